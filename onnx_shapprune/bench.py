@@ -1,0 +1,206 @@
+"""One model on one set of samples: what all later stages work on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from .calibration import batches, fixed_batch
+from .cost import CostModel
+from .errors import ModelError, OptionError
+from .game import MaskedModel
+from .metrics import Metric, Reference, build_metric
+from .model_io import Model
+from .passes.couplings import find_groups
+from .passes.graph import Graph, label
+from .passes.masking import masked_model
+from .passes.shifts import NotConstant, shifts
+from .runtime import Provider, Session
+from .types import Array, Calibration, ChannelGroup, Coupling, FloatArray, Shape, Shift, Skipped
+
+Absent = Literal["zero", "mean"]
+ABSENT: tuple[Absent, ...] = ("zero", "mean")
+
+_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A model, the samples to judge it by, and the dependency analysis.
+
+    ``absent`` says what stands in for an absent channel: ``zero``, or its ``mean`` over
+    the samples (folded into the reader's bias on removal).
+    """
+
+    model: Model
+    calibration: Calibration
+    exclude: tuple[str, ...] = ()
+    absent: Absent = "mean"
+    provider: Provider = "cpu"
+
+    def __post_init__(self) -> None:
+        """Check the meaning of absent."""
+        if self.absent not in ABSENT:
+            raise OptionError(f"unknown meaning of absent '{self.absent}'", "zero or mean")
+
+    # --- structure
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Index of the model; sizes beside the batch are those of the samples."""
+        return Graph(self.model.proto, self._input_shapes(batch=None))
+
+    @cached_property
+    def coupling(self) -> Coupling:
+        """Groups that can be removed exactly with this meaning of absent."""
+        found = find_groups(self.graph, self.exclude)
+        if self.absent == "zero" or not found.groups:
+            return found
+        blocked = {g.name: s for g in found.groups if (s := self._not_constant(g)) is not None}
+        groups = tuple(group for group in found.groups if group.name not in blocked)
+        return Coupling(groups, (*found.skipped, *blocked.values()))
+
+    @property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        """Shorthand for the coupling's groups."""
+        return self.coupling.groups
+
+    @cached_property
+    def shifts(self) -> dict[str, tuple[Shift, ...]]:
+        """Per group, what absent players add to the nodes that read them; none for zero."""
+        if self.absent == "zero":
+            return {}
+        return {group.name: shifts(self.graph, group, self._means) for group in self.groups}
+
+    @cached_property
+    def costs(self) -> CostModel:
+        """Costs of one run on one sample (on one full batch where the batch is fixed)."""
+        graph = Graph(self.model.proto, self._input_shapes(batch=1))
+        costs = CostModel(graph, self.groups)
+        if not costs.unmeasured:
+            return costs
+        return CostModel(graph, self.groups, self._observe(costs.unmeasured))
+
+    # --- samples
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per run."""
+        return fixed_batch(self.model.inputs) or _BATCH
+
+    @cached_property
+    def batches(self) -> list[dict[str, Array]]:
+        """All feeds."""
+        return list(batches(self.calibration, self.batch_size))
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The original model's outputs."""
+        session = Session(self.model.proto, self.provider)
+        outputs = tuple(tuple(session.run(feeds)) for feeds in self.batches)
+        for name, array in zip(session.outputs, outputs[0], strict=True):
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ModelError(
+                    f"the model's output '{name}' is not finite on these samples",
+                    "check the samples' range and preprocessing",
+                )
+        return Reference(outputs, self._label_batches(), tuple(session.outputs))
+
+    def metric(self, name: str) -> Metric:
+        """The named metric on these samples."""
+        return build_metric(name, self.reference)
+
+    @contextmanager
+    def player(self) -> Iterator[tuple[MaskedModel, Executor]]:
+        """The masked model in a session, and the threads that play on it."""
+        workers = 1 if self.provider == "cuda" else available_cores()
+        model = masked_model(self.graph, self.groups, self.shifts)
+        threads = 0 if self.provider == "cuda" else 1  # coalitions in parallel beat operators
+        session = Session(model, self.provider, threads=threads)
+        names = tuple(output.name for output in self.model.proto.graph.output)
+        with ThreadPoolExecutor(workers) as executor:
+            try:
+                yield MaskedModel(session, self.batches, names), executor
+            except BaseException:
+                executor.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    # --- private
+
+    def _input_shapes(self, batch: int | None) -> dict[str, Shape]:
+        return {
+            spec.name: self._input_shape(spec.shape, self.calibration.inputs[spec.name], batch)
+            for spec in self.model.inputs
+        }
+
+    def _input_shape(self, shape: Shape, array: Array, batch: int | None) -> Shape:
+        """Sizes of the samples; the batch stays as the model has it, or is ``batch``."""
+        if not self.calibration.batched:
+            return array.shape[1:]
+        first = shape[0] if isinstance(shape[0], int) or batch is None else batch
+        return (first, *array.shape[1:])
+
+    def _not_constant(self, group: ChannelGroup) -> Skipped | None:
+        zeros = {cut.tensor: np.zeros(len(cut.owner)) for cut in group.reads}
+        try:
+            shifts(self.graph, group, zeros)
+        except NotConstant as error:
+            reason = f"{error} (--absent zero can cut it)"
+            return Skipped(label(error.node), error.node.op_type, reason, group.members)
+        return None
+
+    @cached_property
+    def _means(self) -> Mapping[str, FloatArray]:
+        """Mean of every position of every read tensor, over samples and the other axes."""
+        axes = {cut.tensor: cut.axis for group in self.groups for cut in group.reads}
+        session = Session(with_outputs(self.graph, list(axes)), self.provider)
+        totals: dict[str, FloatArray] = {}
+        counts: dict[str, int] = {}
+        for feeds in self.batches:
+            for name, array in zip(axes, session.run(feeds, list(axes)), strict=True):
+                others = tuple(a for a in range(array.ndim) if a != axes[name])
+                added = array.sum(axis=others, dtype=np.float64)
+                totals[name] = totals.get(name, 0.0) + added
+                counts[name] = counts.get(name, 0) + array.size // max(array.shape[axes[name]], 1)
+        return {name: total / counts[name] for name, total in totals.items()}
+
+    def _observe(self, names: Sequence[str]) -> dict[str, Shape]:
+        """Shapes of tensors as one run on one sample (or one full batch) shows them."""
+        computed = [name for name in dict.fromkeys(names) if name in self.graph.producers]
+        session = Session(with_outputs(self.graph, computed), self.provider, optimised=False)
+        feeds = next(batches(self.calibration, fixed_batch(self.model.inputs) or 1))
+        arrays = session.run(feeds, computed)
+        return {name: array.shape for name, array in zip(computed, arrays, strict=True)}
+
+    def _label_batches(self) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], ...] | None:
+        labels = self.calibration.labels
+        if labels is None:
+            return None
+        size = self.batch_size if self.calibration.batched else 1
+        return tuple(labels[at : at + size] for at in range(0, len(labels), size))
+
+
+def with_outputs(graph: Graph, names: Sequence[str]) -> onnx.ModelProto:
+    """A copy of the model with inner tensors as further outputs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph.model)
+    for name in names:
+        if name not in graph.outputs:
+            elem_type = graph.elem_type(name) or onnx.TensorProto.FLOAT
+            copy.graph.output.append(onnx.helper.make_tensor_value_info(name, elem_type, None))
+    return copy
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,213 @@
+"""What a model costs for any choice of players, without cutting it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from .passes.graph import Graph
+from .passes.shapes import static_size
+from .types import Array, BoolArray, ChannelGroup, Cost, Cut, Shape, Slot
+
+Quantity = Literal["macs", "parameters", "bytes"]
+
+_NOT_WEIGHTS = frozenset((onnx.TensorProto.INT64, onnx.TensorProto.BOOL, onnx.TensorProto.STRING))
+_KERNELS = {  # operator: inputs that hold a kernel
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "Gemm": (1,),
+    "MatMul": (1,),
+    "ConvInteger": (1,),
+    "MatMulInteger": (1,),
+    "QLinearConv": (3,),
+    "QLinearMatMul": (3,),
+    "GRU": (1, 2),
+    "LSTM": (1, 2),
+    "RNN": (1, 2),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """One stored constant (or one copy of it) and the cuts that shrink it."""
+
+    shape: tuple[int, ...]
+    itemsize: float
+    is_weight: bool
+    uses: float
+    cuts: tuple[tuple[str, Cut], ...]
+    copy_of: int = -1
+
+    def kept(self, kept: Mapping[str, BoolArray]) -> dict[int, BoolArray]:
+        """Positions that stay, per axis that is cut."""
+        axes: dict[int, BoolArray] = {}
+        for group, cut in self.cuts:
+            positions = cut.kept_positions(kept[group])
+            axes[cut.axis] = axes.get(cut.axis, positions) & positions
+        return axes
+
+
+class CostModel:
+    """Costs of a model as a function of the players kept in each group."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        groups: Sequence[ChannelGroup],
+        observed: Mapping[str, Shape] | None = None,
+    ) -> None:
+        """Index the model.
+
+        Args:
+            graph: Index of the model, made with shapes for a batch of one.
+            groups: Its groups.
+            observed: Shapes of tensors as they are at run time, where inference can't tell.
+        """
+        self._graph = graph
+        self._observed = observed or {}
+        self._file_bytes = graph.model.ByteSize()
+        self._players = {group.name: group.players for group in groups}
+        self.unmeasured: tuple[str, ...] = tuple(self._unmeasured())
+        uses = {slot: self._uses(slot) for slot in self._kernels()}
+        self._computed_macs = self._computed_kernel_macs(uses)
+        self._stored = list(self._index(groups, uses))
+
+    def full(self) -> dict[str, BoolArray]:
+        """The choice that keeps everything."""
+        return {name: np.ones(players, bool) for name, players in self._players.items()}
+
+    def cost(self, kept: Mapping[str, BoolArray]) -> Cost:
+        """Cost with only the players ``kept[group]`` (bool[players]) of each group."""
+        macs, parameters, size = self._computed_macs, 0, float(self._file_bytes)
+        axes: list[dict[int, BoolArray]] = []
+        for stored in self._stored:
+            axes.append(stored.kept(kept))
+            full = static_size(stored.shape) or 0
+            left = _size_left(stored.shape, axes[-1])
+            macs += stored.uses * left
+            if stored.copy_of >= 0:
+                if _same(axes[-1], axes[stored.copy_of]):
+                    continue
+                full = 0
+            parameters += left if stored.is_weight else 0
+            size -= (full - left) * stored.itemsize
+        channels = sum(int(kept[name].sum()) for name in self._players)
+        return Cost(round(macs), parameters, round(size), channels)
+
+    # --- indexing
+
+    def shape(self, tensor: str) -> Shape | None:
+        """Shape at a batch of one."""
+        return self._observed.get(tensor) or self._graph.shape(tensor)
+
+    def _unmeasured(self) -> Iterator[str]:
+        """Tensors around kernels whose size is not known."""
+        for slot in self._kernels():
+            node = self._graph.nodes[slot.node]
+            for name in (node.input[0], node.input[slot.index], slot.node):
+                if static_size(self.shape(name) or (None,)) is None:
+                    yield name
+
+    def _kernels(self) -> Iterator[Slot]:
+        for ident, node in self._graph.nodes.items():
+            for index in _KERNELS.get(node.op_type, ()):
+                if index < len(node.input) and node.input[index]:
+                    yield Slot(ident, index)
+
+    def _uses(self, slot: Slot) -> float:
+        """Multiply-accumulates of a node per element of its kernel, in one run."""
+        node = self._graph.nodes[slot.node]
+        kernel = self.shape(node.input[slot.index]) or ()
+        source, result = self.shape(node.input[0]) or (), self.shape(slot.node) or ()
+        if node.op_type in ("Conv", "ConvInteger", "QLinearConv"):
+            return _ratio(result, kernel[:1])
+        if node.op_type == "ConvTranspose":
+            return _ratio(source, kernel[:1])
+        if node.op_type in ("GRU", "LSTM", "RNN"):
+            return _ratio(source, source[-1:])
+        return _ratio(result, kernel[:-2] + result[-1:])
+
+    def _computed_kernel_macs(self, uses: Mapping[Slot, float]) -> float:
+        """Multiply-accumulates with kernels that are not stored in the file."""
+        names = {slot: self._graph.nodes[slot.node].input[slot.index] for slot in uses}
+        return sum(
+            uses[slot] * (static_size(self.shape(name) or ()) or 0)
+            for slot, name in names.items()
+            if self._graph.constant_root(name) is None
+        )
+
+    def _index(
+        self, groups: Sequence[ChannelGroup], uses: Mapping[Slot, float]
+    ) -> Iterator[_Stored]:
+        cuts = _cuts_by_slot(groups)
+        count = 0
+        for root in self._graph.constants():
+            first = count
+            for slots in self._variants(root, cuts):
+                wanted = cuts.get(slots[0], []) if slots else []
+                total = sum(uses.get(slot, 0.0) for slot in slots)
+                yield self._stored_constant(root, wanted, total, first if count > first else -1)
+                count += 1
+
+    def _variants(self, root: str, cuts: Mapping[Slot, list[tuple[str, Cut]]]) -> list[list[Slot]]:
+        """Readers of a constant, sorted by how they want it cut."""
+        found: dict[tuple[object, ...], list[Slot]] = {}
+        for slot in self._graph.constant_slots(root):
+            wanted = cuts.get(slot, [])
+            key = tuple((group, cut.axis, cut.owner.tobytes()) for group, cut in wanted)
+            found.setdefault(key, []).append(slot)
+        return list(found.values()) or [[]]
+
+    def _stored_constant(
+        self, root: str, cuts: Sequence[tuple[str, Cut]], uses: float, copy_of: int
+    ) -> _Stored:
+        proto = self._graph.constant_proto(root)
+        elem_type = proto.data_type if proto is not None else onnx.TensorProto.INT64
+        return _Stored(
+            shape=self._graph.constant_shape(root) or (),
+            itemsize=_itemsize(elem_type),
+            is_weight=elem_type not in _NOT_WEIGHTS,
+            uses=uses,
+            cuts=tuple(cuts),
+            copy_of=copy_of,
+        )
+
+
+def _cuts_by_slot(groups: Sequence[ChannelGroup]) -> dict[Slot, list[tuple[str, Cut]]]:
+    found: dict[Slot, list[tuple[str, Cut]]] = {}
+    for group in groups:
+        for cut in group.weights:
+            for slot in cut.readers:
+                found.setdefault(slot, []).append((group.name, cut))
+    return found
+
+
+def _size_left(shape: tuple[int, ...], kept: Mapping[int, BoolArray]) -> int:
+    size = 1
+    for axis, dim in enumerate(shape):
+        size *= int(kept[axis].sum()) if axis in kept else dim
+    return size
+
+
+def _same(one: Mapping[int, BoolArray], other: Mapping[int, BoolArray]) -> bool:
+    """Whether two cuts of the same constant leave the same; untouched axes are whole."""
+    return all(np.array_equal(_whole(one, axis), _whole(other, axis)) for axis in {*one, *other})
+
+
+def _whole(kept: Mapping[int, BoolArray], axis: int) -> Array:
+    """Positions removed along an axis."""
+    return np.flatnonzero(~kept[axis]) if axis in kept else np.zeros(0, np.int64)
+
+
+def _ratio(shape: Shape, by: Shape) -> float:
+    return (static_size(shape) or 0) / max(static_size(by) or 1, 1)
+
+
+def _itemsize(elem_type: int) -> float:
+    if elem_type == onnx.TensorProto.STRING:
+        return 0.0
+    return onnx.helper.tensor_dtype_to_np_dtype(elem_type).itemsize

@@ -1,0 +1,115 @@
+"""The game of one channel group: the worth of a coalition, played on ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import ModelError
+from .metrics import Metric
+from .passes.graph import Graph, kernel_output_axis
+from .passes.masking import mask_name
+from .runtime import Session
+from .types import Array, BoolArray, ChannelGroup, FloatArray, Progress
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedModel:
+    """A masked model in a session, with the calibration batches that it plays on."""
+
+    session: Session
+    batches: Sequence[Mapping[str, Array]]
+    outputs: tuple[str, ...]
+
+    def worth(self, masks: Mapping[str, BoolArray], metric: Metric) -> float:
+        """The metric with only the players ``masks[group]`` (bool[players]) present."""
+        feeds = {mask_name(name): kept.astype(np.float32) for name, kept in masks.items()}
+        parts = (
+            metric.part(number, self.session.run({**batch, **feeds}, self.outputs))
+            for number, batch in enumerate(self.batches)
+        )
+        return float(sum(parts))
+
+
+class ChannelGame:
+    """The players of one group; all other groups are complete.
+
+    Worths are remembered, so that no coalition is paid for twice.
+    """
+
+    def __init__(
+        self,
+        group: ChannelGroup,
+        model: MaskedModel,
+        metric: Metric,
+        executor: Executor,
+        graph: Graph,
+        progress: Progress,
+    ) -> None:
+        self._group = group
+        self._model = model
+        self._metric = metric
+        self._executor = executor
+        self._graph = graph
+        self._progress = progress
+        self._known: dict[bytes, float] = {}
+
+    @property
+    def players(self) -> int:
+        """Number of players n."""
+        return self._group.players
+
+    @property
+    def evaluations(self) -> int:
+        """Coalitions that were really run."""
+        return len(self._known)
+
+    def worth(self, coalitions: BoolArray) -> FloatArray:
+        """Worth of each coalition, bool[m, n] to float64[m].
+
+        Raises:
+            ModelError: The worth is not a finite number.
+        """
+        keys = [row.tobytes() for row in coalitions]
+        new = {
+            key: row for key, row in zip(keys, coalitions, strict=True) if key not in self._known
+        }
+        for key, worth in zip(new, self._executor.map(self._play, new.values()), strict=True):
+            self._known[key] = worth
+        return np.asarray([self._known[key] for key in keys])
+
+    def _play(self, coalition: BoolArray) -> float:
+        worth = self._model.worth({self._group.name: coalition}, self._metric)
+        self._progress.advance()
+        if not np.isfinite(worth):
+            raise ModelError(
+                f"the outputs are not finite when channels of '{self._group.name}' are absent",
+                "try --absent mean, or leave the group out with --exclude",
+            )
+        return worth
+
+    def saliency(self, name: str) -> FloatArray:
+        """A ranking of the players by their weights alone, float64[n].
+
+        ``l1``: sum of the absolute kernel values that produce the channel (Li et al. 2017,
+        arXiv 1608.08710), over all members of the group.
+        """
+        if name != "l1":
+            raise KeyError(name)
+        return l1_norms(self._graph, self._group)
+
+
+def l1_norms(graph: Graph, group: ChannelGroup) -> FloatArray:
+    """Per player the L1 norm of the kernels that produce it, float64[players]."""
+    total = np.zeros(group.players + 1)
+    for cut in group.weights:
+        node = graph.nodes[cut.readers[0].node]
+        produced = cut.readers[0].index == 1 and cut.axis == kernel_output_axis(node)
+        kernel = graph.constant(cut.tensor)
+        if produced and kernel is not None:
+            others = tuple(axis for axis in range(kernel.ndim) if axis != cut.axis)
+            np.add.at(total, cut.owner, np.abs(kernel.astype(np.float64)).sum(axis=others))
+    return total[:-1]

@@ -1,0 +1,272 @@
+"""Models in and out: checked when read, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError
+from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+
+from .errors import ModelError, OutputError
+from .passes.shapes import value_info_shape
+from .types import TensorSpec
+
+_PROTOBUF_LIMIT = 2**31 - 2**20
+_MAX_IR = 13
+_MAX_OPSET = 26
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model as read: ``sha256`` is that of the file (of the serialised proto in memory).
+
+    ``external``: its weights came from files of their own; they are in ``proto`` now.
+    """
+
+    proto: onnx.ModelProto
+    sha256: str
+    path: Path | None
+    external: bool = False
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Inputs that have to be fed."""
+        stored = {tensor.name for tensor in self.proto.graph.initializer}
+        return tuple(_spec(i) for i in self.proto.graph.input if i.name not in stored)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Outputs."""
+        return tuple(_spec(info) for info in self.proto.graph.output)
+
+
+def load_model(source: str | Path | onnx.ModelProto | Model) -> Model:
+    """Read and check a model.
+
+    Raises:
+        ModelError: The file is missing, no ONNX model, newer than the runtime, or invalid.
+    """
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, onnx.ModelProto):
+        digest = hashlib.sha256(source.SerializeToString(deterministic=True)).hexdigest()
+        return _checked(Model(source, digest, None))
+    path = Path(source)
+    proto = _read(path)
+    _require_graph(proto, path)
+    _require_known_versions(proto)
+    external = _load_external_data(proto, path)
+    return _checked(Model(proto, _file_sha256(path), path, external))
+
+
+def save_model(proto: onnx.ModelProto, path: Path, *, force: bool = False) -> None:
+    """Write a model atomically: a temporary file beside it, then a rename.
+
+    Models over 2 GiB keep their weights in ``<path>.data``.
+
+    Raises:
+        OutputError: The path exists and ``force`` is off, or can't be written.
+    """
+    require_writable(path, force=force)
+    if proto.ByteSize() >= _PROTOBUF_LIMIT:
+        _save_external(proto, path)
+        return
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString())
+
+
+def require_writable(path: Path, *, force: bool = False, source: Path | None = None) -> None:
+    """Fail early where writing would fail later.
+
+    Raises:
+        OutputError: See :func:`save_model`; also if ``path`` is the ``source`` itself.
+    """
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise OutputError(f"'{path}' is the source model itself", "choose another output name")
+    if path.is_dir():
+        raise OutputError(f"'{path}' is a directory", "give a file name")
+    if path.exists() and not force:
+        raise OutputError(f"'{path}' exists already", "use --force to replace it")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"the folder '{folder}' does not exist", "create it first")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"the folder '{folder}' is not writable", "choose another place")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary file that takes the place of ``path`` if the block succeeds.
+
+    Raises:
+        OutputError: The disk is full or the file can't be written.
+    """
+    with _output_errors(path):
+        handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+# --- reading
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    if not path.exists():
+        raise ModelError(f"there is no file '{path}'", "give the path of an .onnx file")
+    if path.is_dir():
+        raise ModelError(f"'{path}' is a directory", "give the path of an .onnx file")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise ModelError(
+            f"'{path}' is no ONNX model, or it is truncated", "export or download it again"
+        ) from error
+    except OSError as error:
+        raise ModelError(f"can't read '{path}': {error.strerror}") from error
+    return proto
+
+
+def _require_graph(proto: onnx.ModelProto, path: Path) -> None:
+    if not proto.HasField("graph") or not proto.opset_import:
+        raise ModelError(
+            f"'{path}' is no ONNX model: it has no graph", "export or download it again"
+        )
+
+
+def _require_known_versions(proto: onnx.ModelProto) -> None:
+    if proto.ir_version > _MAX_IR:
+        raise ModelError(
+            f"the model has IR version {proto.ir_version}, ONNX Runtime reads up to {_MAX_IR}",
+            "export it with an older onnx, or set model.ir_version after checking that it runs",
+        )
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
+    if opset > _MAX_OPSET:
+        raise ModelError(
+            f"the model has opset {opset}, ONNX Runtime knows up to {_MAX_OPSET}",
+            f"export it with opset {_MAX_OPSET} or below, or use onnx.version_converter",
+        )
+
+
+def _load_external_data(proto: onnx.ModelProto, path: Path) -> bool:
+    """Bring external weights in, if there are any; paths out of the folder are refused."""
+    folder = path.absolute().parent.resolve()
+    external = [t for t in _stored_tensors(proto.graph) if uses_external_data(t)]
+    for tensor in external:
+        _require_inside(tensor, folder)
+    if not external:
+        return False
+    try:
+        load_external_data_for_model(proto, str(folder))
+    except Exception as error:  # onnx raises several unrelated kinds
+        raise ModelError(
+            f"the external weights can't be read: {_first_line(error)}",
+            "copy the external data file again",
+        ) from error
+    return True
+
+
+def _stored_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Initializers and tensor attributes, those in bodies of nodes included."""
+    yield from graph.initializer
+    for attribute in (a for node in graph.node for a in node.attribute):
+        if attribute.HasField("t"):
+            yield attribute.t
+        for body in (attribute.g, *attribute.graphs):
+            yield from _stored_tensors(body)
+
+
+def _require_inside(tensor: onnx.TensorProto, folder: Path) -> None:
+    location = _location(tensor)
+    target = (folder / location).resolve()
+    if Path(location).is_absolute() or not target.is_relative_to(folder):
+        raise ModelError(
+            f"the weights of '{tensor.name}' are stored in '{location}', "
+            "outside of the model's folder",
+            "put the file beside the model and let the model name it without a path",
+        )
+    if not target.is_file():
+        raise ModelError(
+            f"the weights of '{tensor.name}' are missing: there is no file '{location}' "
+            "beside the model",
+            "copy the external data file too",
+        )
+
+
+def _location(tensor: onnx.TensorProto) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def _checked(model: Model) -> Model:
+    _require_known_versions(model.proto)
+    if model.proto.ByteSize() >= _PROTOBUF_LIMIT:
+        return model  # onnx's checker can't take it; the runtime will check it
+    try:
+        onnx.checker.check_model(model.proto)
+    except Exception as error:  # the checker raises ValidationError, RuntimeError, …
+        raise ModelError(
+            f"the model is invalid: {_first_line(error)}", "export it again"
+        ) from error
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]
+
+
+def _spec(info: onnx.ValueInfoProto) -> TensorSpec:
+    kind = info.type.tensor_type.elem_type
+    if not info.type.HasField("tensor_type") or kind == onnx.TensorProto.UNDEFINED:
+        return TensorSpec(info.name, "unknown", ())
+    dtype = "str" if kind == onnx.TensorProto.STRING else _dtype_name(kind)
+    return TensorSpec(info.name, dtype, value_info_shape(info) or ())
+
+
+def _dtype_name(kind: int) -> str:
+    return onnx.helper.tensor_dtype_to_np_dtype(kind).name
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- writing
+
+
+def _save_external(proto: onnx.ModelProto, path: Path) -> None:
+    """Weights go to a file beside the model, which takes its place first."""
+    data = path.with_name(path.name + ".data")
+    with _output_errors(path), tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
+        temporary = Path(folder) / path.name
+        onnx.save(proto, temporary, save_as_external_data=True, location=data.name)
+        os.replace(temporary.with_name(data.name), data)
+        os.replace(temporary, path)
+
+
+@contextmanager
+def _output_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EncodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OutputError(f"can't write '{path}': {reason}", "is the disk full?") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

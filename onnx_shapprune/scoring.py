@@ -1,0 +1,109 @@
+"""Scores: the games of all groups, played one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .bench import Bench
+from .errors import ScoresError
+from .estimators import Budget, allowance, estimate, estimator
+from .game import ChannelGame
+from .types import ChannelGroup, Estimate, FloatArray, GroupScore, Progress, Scores
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How channels are scored.
+
+    Attributes:
+        estimator: One of :data:`onnx_shapprune.estimators.NAMES`.
+        budget: Coalitions per group: ``auto``, a number, or ``8n`` for eight per player.
+        metric: One of :data:`onnx_shapprune.metrics.NAMES`.
+        seed: Of everything that is drawn.
+    """
+
+    estimator: str = "permutation"
+    budget: str = "auto"
+    metric: str = "auto"
+    seed: int = 0
+
+
+def score(bench: Bench, scoring: Scoring, progress: Progress) -> Scores:
+    """Score every player of every group.
+
+    Raises:
+        OptionError: The estimator or the budget doesn't suit a group; before any run.
+    """
+    budget = Budget.parse(scoring.budget)
+    plays = estimator(scoring.estimator).plays
+    allowed = [allowance(scoring.estimator, group.players, budget) for group in bench.groups]
+    metric = bench.metric(scoring.metric)  # its complaints come before the long work
+    rngs = np.random.default_rng(scoring.seed).spawn(len(bench.groups))
+    progress.start("score", sum(allowed))
+    with bench.player() as (model, executor):
+        games = [
+            ChannelGame(group, model, metric, executor, bench.graph, progress)
+            for group in bench.groups
+        ]
+        estimates = [
+            estimate(scoring.estimator, game, budget, rng)
+            for game, rng in zip(games, rngs, strict=True)
+        ]
+    progress.finish()
+    return Scores(
+        model_sha256=bench.model.sha256,
+        estimator=scoring.estimator,
+        metric=metric.name if plays else "none",
+        absent=bench.absent,
+        seed=scoring.seed,
+        samples=bench.calibration.samples,
+        groups=tuple(
+            _group_score(group, found, game.evaluations)
+            for group, found, game in zip(bench.groups, estimates, games, strict=True)
+        ),
+    )
+
+
+def values_by_group(scores: Scores, bench: Bench) -> dict[str, FloatArray]:
+    """Values per group, checked to belong to this model and its groups.
+
+    Raises:
+        ScoresError: Another model, an unknown group, or another number of players.
+    """
+    if scores.model_sha256 != bench.model.sha256:
+        raise ScoresError(
+            f"the scores are of the model {scores.model_sha256[:12]}…, "
+            f"this is {bench.model.sha256[:12]}…",
+            "score this model: onnx-shapprune score MODEL --data D -o SCORES.json",
+        )
+    groups = {group.name: group for group in bench.groups}
+    return {part.name: _checked(part, groups) for part in scores.groups}
+
+
+def _checked(part: GroupScore, groups: Mapping[str, ChannelGroup]) -> FloatArray:
+    if part.name not in groups:
+        raise ScoresError(
+            f"the scores name the group '{part.name}', the model has none of that name",
+            "see the groups with: onnx-shapprune inspect MODEL",
+        )
+    values = np.asarray(part.values, np.float64)
+    if len(values) != groups[part.name].players or not np.isfinite(values).all():
+        raise ScoresError(
+            f"the scores of group '{part.name}' are not {groups[part.name].players} finite numbers",
+            "score this model again",
+        )
+    return values
+
+
+def _group_score(group: ChannelGroup, found: Estimate, evaluations: int) -> GroupScore:
+    return GroupScore(
+        name=group.name,
+        players=group.players,
+        members=group.members,
+        values=tuple(found.value.tolist()),
+        stderr=tuple(found.stderr.tolist()),
+        evaluations=evaluations,
+    )

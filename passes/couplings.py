@@ -1,0 +1,189 @@
+"""The dependency analysis: rules applied in graph order, then the groups that follow.
+
+Rules tie atoms and lock atoms. Atoms tied in any way are one *player*, the players
+that one node produces are in one *group*. Ties and locks are only collected on the
+way; one connected-components call at the end decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+import onnx
+
+from onnx_shapprune.errors import OptionError
+from onnx_shapprune.types import Coupling, IntArray
+
+from .graph import Graph, inner_convolutions, label
+from .partition import Partition, Walked
+from .rules import NUMBER_READERS, NUMBER_RULES, PRODUCERS, RULES
+from .rules.registry import Rule
+from .rules.site import FIXED, Effects, Refused, Site, Width
+
+_STANDARD = ("", "ai.onnx")
+
+
+def find_groups(graph: Graph, exclude: Sequence[str] = ()) -> Coupling:
+    """All groups of channels that can be removed exactly, and why the others can't.
+
+    Args:
+        graph: Index of the model.
+        exclude: Shell patterns; nodes whose name, or one of whose tensors' names,
+            matches keep all their channels.
+
+    Raises:
+        OptionError: A pattern matches nothing in the model.
+    """
+    walk = _Walk(graph)
+    for node in graph.nodes.values():
+        walk.visit(node)
+    walk.lock_exposed()
+    walk.lock_shared_kernels()
+    for pattern in exclude:
+        walk.lock_excluded(pattern)
+    return Partition(graph, walk.walked).coupling()
+
+
+class _Walk:
+    """Applies the rules and collects what they say."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.walked = Walked()
+
+    def visit(self, node: onnx.NodeProto) -> None:
+        """Let the node's rule speak; where it can't, what the node reads must stay."""
+        inner = inner_convolutions(self.graph.model, node)
+        if inner:
+            self.walked.skip(node, "the convolutions in its body are not analysed yet", inner)
+        if not self._is_concerned(node):
+            return
+        site = Site(self.graph, node, self.walked.tracks, self.walked.numbers, self.walked)
+        try:
+            self._rule(node)(site)
+        except Refused as refusal:
+            self._refuse(node, str(refusal))
+        else:
+            self._apply(node, site.effects)
+
+    def _is_concerned(self, node: onnx.NodeProto) -> bool:
+        known = (*self.walked.tracks.keys() & set(node.input), *self._number_inputs(node))
+        return bool(known) or node.op_type in PRODUCERS or "Conv" in node.op_type
+
+    def _number_inputs(self, node: onnx.NodeProto) -> list[int]:
+        return [i for i, name in enumerate(node.input) if name in self.walked.numbers]
+
+    def _rule(self, node: onnx.NodeProto) -> Rule:
+        if node.domain not in _STANDARD:
+            raise Refused(f"no rule for operators of domain '{node.domain}'")
+        numeric = self._number_inputs(node)
+        if numeric and node.op_type in NUMBER_RULES:
+            return NUMBER_RULES[node.op_type]
+        if any(self._widths(node, i) and (node.op_type, i) not in NUMBER_READERS for i in numeric):
+            raise Refused("computes with the number of channels")
+        if node.op_type not in RULES:
+            raise Refused("no rule for this operator")
+        return RULES[node.op_type]
+
+    def _widths(self, node: onnx.NodeProto, index: int) -> list[IntArray]:
+        entries = self.walked.numbers.get(node.input[index], ())
+        return [entry.ids for entry in entries if isinstance(entry, Width)]
+
+    def _refuse(self, node: onnx.NodeProto, reason: str) -> None:
+        for index, name in enumerate(node.input):
+            track = self.walked.tracks.get(name)
+            for ids in [track.ids] if track else self._widths(node, index):
+                self.walked.lock(node, ids, reason)
+        if "Conv" in node.op_type:
+            self.walked.skip(node, reason, [label(node)])
+
+    def _apply(self, node: onnx.NodeProto, effects: Effects) -> None:
+        self.walked.tracks |= effects.tracks
+        self.walked.numbers |= effects.numbers
+        self.walked.slices += effects.slices
+        self.walked.reads += effects.reads
+        self.walked.follows += effects.follows
+        for ids in effects.produced:
+            self.walked.members.append((node, ids))
+            self.walked.produced.append(ids)
+        for ids in effects.carried:
+            self.walked.members.append((node, ids))
+        for ids, reason in effects.locks:
+            self.walked.lock(node, ids, reason)
+        for one, other in effects.ties:
+            self._tie(node, one, other)
+
+    def _tie(self, node: onnx.NodeProto, one: IntArray, other: IntArray) -> None:
+        fixed = (one == FIXED) != (other == FIXED)
+        if fixed.any():
+            held = np.maximum(one, other)[fixed]
+            self.walked.lock(node, held, "its channels meet others that must stay")
+        self.walked.ties.append((one, other))
+
+    def lock_exposed(self) -> None:
+        """Graph outputs, and what the bodies of other nodes read, keep their channels."""
+        for name, track in self.walked.tracks.items():
+            if name in self.graph.outputs:
+                reason = f"its channels are the model's output '{name}'"
+            elif name in self.graph.captured:
+                reason = f"'{name}' is read inside the body of another node"
+            else:
+                continue
+            self.walked.lock(self.graph.producers[name], track.ids, reason)
+
+    def lock_shared_kernels(self) -> None:
+        """A kernel with several readers shrinks for all of them alike, or not at all.
+
+        Vectors and shape constants don't need that: where their readers disagree each
+        gets its own copy, which costs next to nothing.
+        """
+        by_root: dict[str, list[tuple[int, IntArray, str]]] = {}
+        for sliced in self.walked.slices:
+            name = self.graph.nodes[sliced.slot.node].input[sliced.slot.index]
+            root = self.graph.constant_root(name) or name
+            by_root.setdefault(root, []).append((sliced.axis, sliced.ids, sliced.slot.node))
+        for root, slices in by_root.items():
+            if is_kernel(self.graph, root):
+                self._share(root, slices)
+
+    def _share(self, root: str, slices: list[tuple[int, IntArray, str]]) -> None:
+        readers = len(self.graph.constant_slots(root))
+        exposed = self.graph.is_exposed(root)
+        for axis in {axis for axis, _, _ in slices}:
+            along = [(ids, node) for a, ids, node in slices if a == axis]
+            if exposed or len(along) != readers:
+                self._lock_kernel(root, along)
+            for ids, _ in along[1:]:
+                self.walked.ties.append((along[0][0], ids))
+
+    def _lock_kernel(self, root: str, along: Iterable[tuple[IntArray, str]]) -> None:
+        for ids, node in along:
+            reason = f"its weight '{root}' is also used where it can't shrink"
+            self.walked.lock(self.graph.nodes[node], ids, reason)
+
+    def lock_excluded(self, pattern: str) -> None:
+        """Nodes that a pattern of the user names keep their channels."""
+        matched = [n for n in self.graph.nodes.values() if _matches(n, pattern)]
+        if not matched:
+            raise OptionError(
+                f"--exclude '{pattern}' matches no node and no tensor",
+                "see the names with: onnx-shapprune inspect MODEL",
+            )
+        for node in matched:
+            for name in node.output:
+                if name in self.walked.tracks:
+                    ids = self.walked.tracks[name].ids
+                    self.walked.lock(node, ids, f"excluded by '{pattern}'")
+
+
+def is_kernel(graph: Graph, root: str) -> bool:
+    """Whether a constant has more than one axis longer than one."""
+    shape = graph.constant_shape(root) or ()
+    return sum(size > 1 for size in shape) > 1
+
+
+def _matches(node: onnx.NodeProto, pattern: str) -> bool:
+    names = (node.name, *node.output, *node.input)
+    return any(fnmatchcase(name, pattern) for name in names if name)

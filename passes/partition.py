@@ -1,0 +1,205 @@
+"""From ties and locks on atoms to groups of players."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from onnx_shapprune.types import (
+    NOBODY,
+    ChannelGroup,
+    Coupling,
+    Cut,
+    Follow,
+    IntArray,
+    Skipped,
+    Slot,
+)
+
+from .graph import Graph, label, node_id
+from .rules.site import FIXED, Entry, Followed, Sliced, Track
+
+
+@dataclass(frozen=True, eq=False)
+class Lock:
+    """Atoms that must stay, and why."""
+
+    ids: IntArray
+    cause: Skipped
+
+
+@dataclass(eq=False)
+class Walked:
+    """Everything the rules said about one model."""
+
+    atoms: int = FIXED + 1
+    tracks: dict[str, Track] = field(default_factory=dict)
+    numbers: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+    ties: list[tuple[IntArray, IntArray]] = field(default_factory=list)
+    locks: list[Lock] = field(default_factory=list)
+    slices: list[Sliced] = field(default_factory=list)
+    reads: list[Slot] = field(default_factory=list)
+    follows: list[Followed] = field(default_factory=list)
+    members: list[tuple[onnx.NodeProto, IntArray]] = field(default_factory=list)
+    produced: list[IntArray] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def fresh(self, count: int) -> IntArray:
+        """New atoms, int64[count]."""
+        self.atoms += count
+        return np.arange(self.atoms - count, self.atoms, dtype=np.int64)
+
+    def lock(self, node: onnx.NodeProto, ids: IntArray, reason: str) -> None:
+        """The node is the reason why these atoms must stay."""
+        self.locks.append(Lock(ids, Skipped(label(node), node.op_type, reason)))
+
+    def skip(self, node: onnx.NodeProto, reason: str, members: Sequence[str]) -> None:
+        """The node's own channels are out of reach."""
+        self.skipped.append(Skipped(label(node), node.op_type, reason, tuple(members)))
+
+
+class Partition:
+    """Atoms sorted into players, players into groups."""
+
+    def __init__(self, graph: Graph, walked: Walked) -> None:
+        self._graph = graph
+        self._walked = walked
+        self._class = _components(walked.atoms, walked.ties)
+        self._locked = self._locked_classes()
+        self._group, self._player, self._sizes = self._assign()
+
+    def coupling(self) -> Coupling:
+        """Groups in graph order, and the reasons for what stays."""
+        return Coupling(tuple(self._groups()), tuple(self._skipped()))
+
+    # --- sorting
+
+    def _locked_classes(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        locked = np.zeros(self._class.max() + 1, bool)
+        locked[self._class[FIXED]] = True
+        for lock in self._walked.locks:
+            locked[self._class[lock.ids]] = True
+        return locked
+
+    def _assign(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Group and player of every atom (NOBODY: stays), and the number of players."""
+        free = [ids[~self._locked[self._class[ids]]] for ids in self._walked.produced]
+        chains = [(ids[:1].repeat(len(ids) - 1), ids[1:]) for ids in free if len(ids) > 1]
+        joined = _components(self._walked.atoms, [*self._walked.ties, *chains])
+        joined[self._locked[self._class]] = NOBODY
+        group = _renumber(joined)
+        player = np.full(self._walked.atoms, NOBODY, np.int64)
+        sizes = []
+        for number in range(group.max() + 1):
+            mine = np.flatnonzero(group == number)
+            player[mine] = _renumber(self._class[mine])
+            sizes.append(player[mine].max() + 1)
+        return group, player, np.asarray(sizes, np.int64)
+
+    # --- telling
+
+    def _groups(self) -> Iterator[ChannelGroup]:
+        members = self._members()
+        weights = self._cuts(
+            (self._constant(s.slot), s.axis, s.ids, (s.slot,)) for s in self._walked.slices
+        )
+        reads = self._cuts(self._reads())
+        shapes = self._cuts((name, t.axis, t.ids, ()) for name, t in self._walked.tracks.items())
+        follows = self._follows()
+        for number, players in enumerate(self._sizes):
+            if players > 1:
+                yield ChannelGroup(
+                    name=members[number][0],
+                    players=int(players),
+                    members=tuple(members[number]),
+                    weights=tuple(weights[number]),
+                    reads=tuple(reads[number]),
+                    shapes=tuple(shapes[number]),
+                    follows=tuple(follows[number]),
+                )
+
+    def _members(self) -> list[list[str]]:
+        taken: set[str] = set()
+        found: list[list[str]] = [[] for _ in self._sizes]
+        for node, ids in self._walked.members:
+            name = label(node) if label(node) not in taken else node_id(node)
+            taken.add(name)
+            for number in self._groups_of(ids):
+                found[number].append(name)
+        return found
+
+    def _constant(self, slot: Slot) -> str:
+        name = self._graph.nodes[slot.node].input[slot.index]
+        return self._graph.constant_root(name) or name
+
+    def _reads(self) -> Iterator[tuple[str, int, IntArray, tuple[Slot, ...]]]:
+        slots: dict[str, list[Slot]] = {}
+        for slot in self._walked.reads:
+            slots.setdefault(self._graph.nodes[slot.node].input[slot.index], []).append(slot)
+        for name, readers in slots.items():
+            track = self._walked.tracks[name]
+            yield name, track.axis, track.ids, tuple(readers)
+
+    def _cuts(
+        self, parts: Iterator[tuple[str, int, IntArray, tuple[Slot, ...]]]
+    ) -> list[list[Cut]]:
+        found: list[list[Cut]] = [[] for _ in self._sizes]
+        for tensor, axis, ids, readers in parts:
+            for number in self._groups_of(ids):
+                found[number].append(Cut(tensor, axis, self._owner(ids, number), readers))
+        return found
+
+    def _follows(self) -> list[list[Follow]]:
+        found: list[list[Follow]] = [[] for _ in self._sizes]
+        for f in self._walked.follows:
+            for number in self._groups_of(f.ids):
+                owner = self._owner(f.ids, number)
+                found[number].append(Follow(f.slot, f.attribute, f.entry, owner))
+        return found
+
+    def _groups_of(self, ids: IntArray) -> list[int]:
+        numbers = np.unique(self._group[ids])
+        return [int(n) for n in numbers if n != NOBODY]
+
+    def _owner(self, ids: IntArray, group: int) -> IntArray:
+        return np.where(self._group[ids] == group, self._player[ids], NOBODY)
+
+    def _skipped(self) -> Iterator[Skipped]:
+        """One line for each node and reason, with the nodes whose channels it holds."""
+        held: dict[tuple[str, str, str], dict[str, None]] = {}
+        for lock in self._walked.locks:
+            cause = (lock.cause.node, lock.cause.op_type, lock.cause.reason)
+            held.setdefault(cause, {}).update(dict.fromkeys(self._held_by(lock)))
+        for skipped in self._walked.skipped:
+            cause = (skipped.node, skipped.op_type, skipped.reason)
+            held.setdefault(cause, {}).update(dict.fromkeys(skipped.members))
+        return (Skipped(*cause, tuple(members)) for cause, members in held.items() if members)
+
+    def _held_by(self, lock: Lock) -> list[str]:
+        classes = np.zeros(len(self._locked), bool)
+        classes[self._class[lock.ids]] = True
+        classes[self._class[FIXED]] = False
+        return [label(n) for n, ids in self._walked.members if classes[self._class[ids]].any()]
+
+
+def _components(count: int, edges: Sequence[tuple[IntArray, IntArray]]) -> IntArray:
+    """Component of each of ``count`` atoms, int64[count]."""
+    none = np.zeros(0, np.int64)
+    rows = np.concatenate([none, *(one for one, _ in edges)])
+    columns = np.concatenate([none, *(other for _, other in edges)])
+    matrix = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(count, count))
+    return connected_components(matrix, directed=False)[1].astype(np.int64)
+
+
+def _renumber(labels: IntArray) -> IntArray:
+    """Labels replaced by 0, 1, … in order of first appearance; NOBODY stays."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    present = labels[first] != NOBODY
+    order = np.full(len(first), NOBODY, np.int64)
+    order[np.flatnonzero(present)[np.argsort(first[present])]] = np.arange(present.sum())
+    return order[inverse]

@@ -1,0 +1,298 @@
+"""The model minus channels: names, order, metadata and everything else stay.
+
+Works on the protobuf itself, so that a diff against the source shows only sliced
+constants, the numbers that had to follow, and narrower recorded shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from onnx_shapprune.errors import ModelError
+from onnx_shapprune.types import (
+    Array,
+    BoolArray,
+    ChannelGroup,
+    Cut,
+    FloatArray,
+    GroupPlan,
+    Plan,
+    Shift,
+    Slot,
+)
+
+from .graph import Graph, attribute, kernel_output_axis, node_id
+
+
+@dataclass(eq=False)
+class Edit:
+    """What one node input's constant becomes: addend first, then slices, then numbers."""
+
+    addend: FloatArray | None = None
+    kept: dict[int, BoolArray] = field(default_factory=dict)
+    numbers: dict[int, int] = field(default_factory=dict)
+
+    def keep(self, axis: int, kept: BoolArray) -> None:
+        """Restrict an axis further."""
+        self.kept[axis] = self.kept.get(axis, np.ones(len(kept), bool)) & kept
+
+    def reduce(self, entry: int, by: int) -> None:
+        """Reduce a number."""
+        self.numbers[entry] = self.numbers.get(entry, 0) + by
+
+    def add(self, addend: FloatArray) -> None:
+        """Add to the whole constant."""
+        self.addend = addend if self.addend is None else self.addend + addend
+
+    def key(self) -> tuple[object, ...]:
+        """Equal for edits with equal results."""
+        added = None if self.addend is None else self.addend.tobytes()
+        kept = tuple((axis, self.kept[axis].tobytes()) for axis in sorted(self.kept))
+        return added, kept, tuple(sorted(self.numbers.items()))
+
+    def apply(self, array: Array) -> Array:
+        """The constant after the edit, same dtype."""
+        result = array.copy()
+        if self.addend is not None:
+            result = (result.astype(np.float64) + self.addend).astype(array.dtype)
+        for axis, kept in self.kept.items():
+            result = result.compress(kept, axis=axis)
+        for entry, removed in self.numbers.items():
+            result.reshape(-1)[entry] -= removed
+        return result
+
+
+def remove(model: onnx.ModelProto, sha256: str, plan: Plan) -> onnx.ModelProto:
+    """A copy of the model without the players that the plan does not keep.
+
+    Args:
+        model: The source; not changed.
+        sha256: Digest of the source, as the loader gives it.
+        plan: What stays.
+
+    Raises:
+        ModelError: The plan was made for another model.
+    """
+    if plan.model_sha256 != sha256:
+        raise ModelError(
+            f"the plan was made for the model {plan.model_sha256[:12]}…, this is {sha256[:12]}…",
+            "make a plan for this model",
+        )
+    surgeon = _Surgeon(model)
+    for part in plan.groups:
+        if not part.kept.all():
+            surgeon.plan(part)
+    return surgeon.operate()
+
+
+class _Surgeon:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._model = onnx.ModelProto()
+        self._model.CopyFrom(model)
+        self._graph = Graph(self._model)
+        self._edits: dict[Slot, Edit] = {}
+        self._widths: dict[str, dict[int, int]] = {}
+        self._shifts: dict[str, FloatArray] = {}
+        self._taken = _names(self._model.graph)
+
+    # --- collecting
+
+    def plan(self, part: GroupPlan) -> None:
+        """Take in what one group asks for."""
+        for cut in part.group.weights:
+            for slot in cut.readers:
+                self._edit(slot).keep(cut.axis, cut.kept_positions(part.kept))
+        for cut in part.group.shapes:
+            removed = _removed(cut, part.kept)
+            widths = self._widths.setdefault(cut.tensor, {})
+            widths[cut.axis] = widths.get(cut.axis, 0) + removed
+        self._follow(part.group, part.kept)
+        for shift in part.shifts:
+            self._add_shift(shift, ~part.kept)
+
+    def _follow(self, group: ChannelGroup, kept: BoolArray) -> None:
+        for follow in group.follows:
+            removed = int((~np.append(kept, True)[follow.owner]).sum())
+            if follow.attribute:
+                node = self._graph.nodes[follow.slot.node]
+                _reduce_attribute(node, follow.attribute, follow.entry, removed)
+            else:
+                self._edit(follow.slot).reduce(follow.entry, removed)
+
+    def _add_shift(self, shift: Shift, absent: BoolArray) -> None:
+        added = shift.response @ absent
+        self._shifts[shift.node] = self._shifts.get(shift.node, 0) + added
+
+    def _edit(self, slot: Slot) -> Edit:
+        return self._edits.setdefault(slot, Edit())
+
+    # --- cutting
+
+    def operate(self) -> onnx.ModelProto:
+        """Carry everything out."""
+        matmuls = [ident for ident in self._shifts if not self._fold_into_bias(ident)]
+        for root in self._roots():
+            self._edit_constant(root)
+        for ident in matmuls:
+            self._append_bias(ident)
+        self._narrow_recorded_shapes()
+        return self._model
+
+    def _fold_into_bias(self, ident: str) -> bool:
+        """Add a shift to the bias of a Conv or Gemm; False where there is no place for one."""
+        node = self._graph.nodes[ident]
+        if node.op_type == "MatMul":
+            return False
+        shift = self._shifts[ident]
+        if node.op_type == "Gemm":
+            shift = shift / float(attribute(node, "beta", 1.0))
+        slot = Slot(ident, 2)
+        if len(node.input) < 3 or not node.input[2]:
+            self._new_bias(node, np.zeros(len(shift)))
+        elif self._bias_width(node) != len(shift):
+            self._new_bias(node, np.broadcast_to(self._value(slot).reshape(-1)[-1:], shift.shape))
+        self._edit(slot).add(shift)
+        return True
+
+    def _bias_width(self, node: onnx.NodeProto) -> int:
+        shape = self._graph.constant_shape(node.input[2])
+        return shape[-1] if shape else 1
+
+    def _new_bias(self, node: onnx.NodeProto, values: Array) -> None:
+        """Give a node a bias as wide as its output, to be cut like its kernel's outputs."""
+        kernel = self._value(Slot(node_id(node), 1))
+        name = self._store_new(f"{node_id(node)}_bias", values.astype(kernel.dtype))
+        del node.input[2:]
+        node.input.append(name)
+        self._graph.readers[name].append(Slot(node_id(node), 2))
+        kept = self._edit(Slot(node_id(node), 1)).kept.get(kernel_output_axis(node) or 0)
+        if kept is not None:
+            self._edit(Slot(node_id(node), 2)).keep(0, kept)
+
+    def _append_bias(self, ident: str) -> None:
+        """Put an Add behind a MatMul, which has no bias of its own."""
+        node = self._graph.nodes[ident]
+        kernel = self._value(Slot(ident, 1))
+        kept = self._edit(Slot(ident, 1)).kept.get(1)
+        shift = self._shifts[ident] if kept is None else self._shifts[ident][kept]
+        bias = self._store_new(f"{ident}_bias", shift.astype(kernel.dtype))
+        node.output[0] = self._unique(f"{ident}_unbiased")
+        add = onnx.helper.make_node("Add", [node.output[0], bias], [ident], name=f"{bias}_add")
+        unbiased = node.output[0]
+        position = next(i for i, n in enumerate(self._model.graph.node) if unbiased in n.output)
+        self._model.graph.node.insert(position + 1, add)
+
+    def _roots(self) -> Iterator[str]:
+        """Stored constants that an edit concerns, each once."""
+        names = (self._graph.nodes[slot.node].input[slot.index] for slot in list(self._edits))
+        yield from dict.fromkeys(self._graph.constant_root(name) or name for name in names)
+
+    def _edit_constant(self, root: str) -> None:
+        """Change a constant in place where all its readers agree, else give them copies."""
+        slots = self._graph.constant_slots(root)
+        edits = {slot: self._edits.get(slot, Edit()) for slot in slots}
+        variants = {edit.key(): edit for edit in edits.values()}
+        array = self._graph.constant(root)
+        assert array is not None
+        unchanged = Edit().key()
+        names = {unchanged: root} if unchanged in variants or self._graph.is_exposed(root) else {}
+        for key, edit in variants.items():
+            if key in names:
+                continue
+            if root not in names.values():
+                names[key] = root
+                self._store(root, edit.apply(array))
+            else:
+                names[key] = self._store_new(root, edit.apply(array))
+        self._point(edits, names, root)
+
+    def _point(
+        self, edits: dict[Slot, Edit], names: dict[tuple[object, ...], str], root: str
+    ) -> None:
+        for slot, edit in edits.items():
+            name = names[edit.key()]
+            if name != root:
+                self._graph.nodes[slot.node].input[slot.index] = name
+
+    def _narrow_recorded_shapes(self) -> None:
+        for info in self._model.graph.value_info:
+            for axis, removed in self._widths.get(info.name, {}).items():
+                dims = info.type.tensor_type.shape.dim
+                if axis < len(dims) and dims[axis].HasField("dim_value"):
+                    dims[axis].dim_value -= removed
+
+    # --- constants
+
+    def _value(self, slot: Slot) -> Array:
+        array = self._graph.constant(self._graph.nodes[slot.node].input[slot.index])
+        assert array is not None
+        return array
+
+    def _store(self, root: str, array: Array) -> None:
+        """Replace a stored constant's value; its other fields stay."""
+        proto = self._graph.constant_proto(root)
+        if proto is None:
+            _store_list(self._graph.producers[root], array)
+            return
+        fresh = onnx.numpy_helper.from_array(array, proto.name)
+        fresh.doc_string = proto.doc_string
+        fresh.metadata_props.extend(proto.metadata_props)
+        proto.CopyFrom(fresh)
+        self._narrow_input(root, array.shape)
+
+    def _narrow_input(self, name: str, shape: tuple[int, ...]) -> None:
+        """Initializers may also be listed as graph inputs, with their shape."""
+        for info in self._model.graph.input:
+            if info.name == name:
+                for dim, size in zip(info.type.tensor_type.shape.dim, shape, strict=True):
+                    dim.dim_value = size
+
+    def _store_new(self, base: str, array: Array) -> str:
+        name = self._unique(base)
+        tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self._model.graph.initializer.append(tensor)
+        self._graph.adopt(self._model.graph.initializer[-1])
+        if self._model.ir_version < 4:  # every initializer must be an input there
+            info = onnx.helper.make_tensor_value_info(name, tensor.data_type, array.shape)
+            self._model.graph.input.append(info)
+        return name
+
+    def _unique(self, base: str) -> str:
+        name, count = base, 0
+        while name in self._taken:
+            count += 1
+            name = f"{base}_{count}"
+        self._taken.add(name)
+        return name
+
+
+def _removed(cut: Cut, kept: BoolArray) -> int:
+    return int((~cut.kept_positions(kept)).sum())
+
+
+def _reduce_attribute(node: onnx.NodeProto, name: str, entry: int, by: int) -> None:
+    found = next(a for a in node.attribute if a.name == name)
+    if entry < 0:
+        found.i -= by
+    else:
+        found.ints[entry] -= by
+
+
+def _store_list(node: onnx.NodeProto, array: Array) -> None:
+    """Replace the value of a Constant node that holds a list or a number."""
+    found = node.attribute[0]
+    value = array.tolist()
+    fresh = onnx.helper.make_attribute(found.name, value)
+    found.CopyFrom(fresh)
+
+
+def _names(graph: onnx.GraphProto) -> set[str]:
+    names = {info.name for info in (*graph.input, *graph.output)}
+    names |= {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        names |= {*node.input, *node.output, node.name}
+    return names

@@ -1,0 +1,132 @@
+"""Operators that treat every element by itself, alone or with its partner elsewhere."""
+
+from __future__ import annotations
+
+from onnx_shapprune.types import IntArray
+
+from .registry import rule
+from .site import Refused, Site
+
+UNARY = [
+    "Abs",
+    "Acos",
+    "Acosh",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "BitwiseNot",
+    "Cast",
+    "Ceil",
+    "Celu",
+    "Clip",
+    "Cos",
+    "Cosh",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Log",
+    "Mish",
+    "Neg",
+    "Not",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+]
+
+BROADCAST = [
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Pow",
+    "Mod",
+    "Min",
+    "Max",
+    "Sum",
+    "Mean",
+    "Where",
+    "PRelu",
+    "And",
+    "Or",
+    "Xor",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+]
+
+
+@rule(*UNARY)
+def unary(site: Site) -> None:
+    """Channels pass through."""
+    track = site.only_track()
+    site.emit(track.axis, track.ids)
+
+
+@rule("Dropout")
+def dropout(site: Site) -> None:
+    """Channels pass through, its mask has the same ones."""
+    track = site.only_track()
+    site.emit(track.axis, track.ids)
+    site.emit(track.axis, track.ids, output=1)
+
+
+@rule(*BROADCAST)
+def broadcast(site: Site) -> None:
+    """Channels that meet leave together; per-channel constants shrink with them."""
+    if site.opset < 7:
+        raise Refused("broadcasting before opset 7 follows other rules")
+    rank = max(len(site.shape(i)) for i in site.inputs)
+    placed = {track.axis + rank - len(site.shape(i)) for i, track in site.tracked()}
+    if len(placed) != 1:
+        raise Refused("its inputs have their channels along different axes")
+    axis = placed.pop()
+    ids = max((track.ids for _, track in site.tracked()), key=len)
+    for index in site.inputs:
+        _join(site, index, axis - rank + len(site.shape(index)), ids)
+    site.emit(axis, ids)
+
+
+def _join(site: Site, index: int, axis: int, ids: IntArray) -> None:
+    """One operand of a broadcast; ``axis`` is where the channels would stand on it."""
+    track = site.track(index)
+    if track is not None:
+        _join_tracked(site, track.ids, ids)
+    elif axis >= 0 and site.shape(index)[axis] != 1:
+        _join_untracked(site, index, axis, ids)
+
+
+def _join_tracked(site: Site, own: IntArray, ids: IntArray) -> None:
+    if len(own) == 1 != len(ids):
+        site.lock(own, "a single channel is spread over all others")
+    else:
+        site.tie(own, ids)
+
+
+def _join_untracked(site: Site, index: int, axis: int, ids: IntArray) -> None:
+    if not site.is_constant(index):
+        name = site.node.input[index]
+        raise Refused(f"channels meet those of '{name}', which must stay or are not known")
+    site.slice(index, axis, ids)

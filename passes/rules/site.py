@@ -1,0 +1,268 @@
+"""What a rule sees of one node, and what it may say about it.
+
+A channel that may leave is an *atom*: an integer. A tensor is *tracked* when the
+atoms along one of its axes are known. A rule reads the tracks of a node's inputs and
+says which atoms stand where on its outputs, which constants shrink with them, and
+which numbers follow. All of it is index arrays: nothing here computes on values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+
+from onnx_shapprune.types import Array, IntArray, Shape, Slot
+
+from ..graph import Graph, attribute, label, node_id
+
+FIXED = 0
+"""The atom of all channels that must stay."""
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """The atoms along one axis of a tensor, int64[width]."""
+
+    axis: int
+    ids: IntArray
+
+
+@dataclass(frozen=True)
+class Number:
+    """An entry of a shape tensor that is stored in the file."""
+
+    value: int
+    slot: Slot
+    entry: int
+
+
+@dataclass(frozen=True, eq=False)
+class Width:
+    """An entry of a shape tensor that is the width of a tracked axis at run time."""
+
+    ids: IntArray
+
+
+Entry = Number | Width | None
+"""One entry of a shape tensor; None: no removal changes it."""
+
+
+class Refused(Exception):
+    """A rule can't treat this node exactly; the message is the reason."""
+
+
+class Atoms(Protocol):
+    """Where new atoms come from."""
+
+    def fresh(self, count: int) -> IntArray:
+        """New atoms, int64[count]."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Sliced:
+    """A constant input that shrinks along ``axis`` with the atoms ``ids``."""
+
+    slot: Slot
+    axis: int
+    ids: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """An attribute (or, with ``attribute`` empty, a constant's entry) that names a width."""
+
+    slot: Slot
+    attribute: str
+    entry: int
+    ids: IntArray
+
+
+@dataclass(eq=False)
+class Effects:
+    """What a rule said; applied only if it came to its end."""
+
+    tracks: dict[str, Track] = field(default_factory=dict)
+    numbers: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+    ties: list[tuple[IntArray, IntArray]] = field(default_factory=list)
+    locks: list[tuple[IntArray, str]] = field(default_factory=list)
+    slices: list[Sliced] = field(default_factory=list)
+    reads: list[Slot] = field(default_factory=list)
+    follows: list[Followed] = field(default_factory=list)
+    produced: list[IntArray] = field(default_factory=list)
+    carried: list[IntArray] = field(default_factory=list)
+
+
+class Site:
+    """One node as its rule sees it."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        node: onnx.NodeProto,
+        tracks: Mapping[str, Track],
+        numbers: Mapping[str, tuple[Entry, ...]],
+        atoms: Atoms,
+    ) -> None:
+        self.node = node
+        self.opset = graph.opset
+        self.effects = Effects()
+        self._graph = graph
+        self._tracks = tracks
+        self._numbers = numbers
+        self._atoms = atoms
+
+    # --- looking
+
+    @property
+    def inputs(self) -> range:
+        """Indices of all inputs."""
+        return range(len(self.node.input))
+
+    def has(self, index: int) -> bool:
+        """Whether an (optional) input is given."""
+        return index < len(self.node.input) and bool(self.node.input[index])
+
+    def used(self, output: int) -> bool:
+        """Whether an (optional) output is read by anything."""
+        if output >= len(self.node.output) or not self.node.output[output]:
+            return False
+        name = self.node.output[output]
+        graph = self._graph
+        return bool(graph.readers.get(name)) or name in graph.captured | graph.outputs
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute's value."""
+        return attribute(self.node, name, default)
+
+    def track(self, index: int) -> Track | None:
+        """Track of an input, or None."""
+        return self._tracks.get(self.node.input[index]) if self.has(index) else None
+
+    def tracked(self) -> list[tuple[int, Track]]:
+        """All tracked inputs with their indices."""
+        return [(i, track) for i in self.inputs if (track := self.track(i)) is not None]
+
+    def only_track(self, axis: int | None = None) -> Track:
+        """Track of input 0, refused if it isn't there or runs along another axis."""
+        track = self.track(0)
+        if track is None:
+            raise Refused("only its first input may carry channels")
+        if axis is not None and track.axis != axis:
+            raise Refused(f"channels run along axis {track.axis}, it expects axis {axis}")
+        return track
+
+    def shape(self, index: int) -> Shape:
+        """Shape of an input; refused if not even the rank is known."""
+        shape = self._graph.shape(self.node.input[index])
+        if shape is None:
+            raise Refused(f"the rank of its input '{self.node.input[index]}' is not known")
+        return shape
+
+    def output_shape(self) -> Shape:
+        """Shape of the first output; refused if not even the rank is known."""
+        shape = self._graph.shape(self.node.output[0])
+        if shape is None:
+            raise Refused("the rank of its output is not known")
+        return shape
+
+    def constant(self, index: int) -> Array | None:
+        """Value of a constant input, None if it is missing or computed."""
+        return self._graph.constant(self.node.input[index]) if self.has(index) else None
+
+    def is_constant(self, index: int) -> bool:
+        """Whether an input is stored in the file."""
+        return self._graph.constant_root(self.node.input[index]) is not None
+
+    def weight_shape(self, index: int) -> tuple[int, ...]:
+        """Shape of a constant input; refused if it is computed."""
+        shape = self._graph.constant_shape(self.node.input[index])
+        if shape is None:
+            maker = self._graph.producers.get(self.node.input[index])
+            how = f"computed by {maker.op_type} '{label(maker)}'" if maker else "a graph input"
+            raise Refused(f"its weight '{self.node.input[index]}' is {how}")
+        return shape
+
+    def integers(self, index: int, name: str) -> list[int] | None:
+        """A list of integers that older opsets have as attribute and newer ones as input.
+
+        None where neither is given; refused where the input is computed.
+        """
+        if not self.has(index):
+            value = self.attribute(name)
+            return None if value is None else [int(v) for v in value]
+        array = self.constant(index)
+        if array is None:
+            raise Refused(f"its {name} are computed at run time")
+        return [int(v) for v in np.ravel(array)]
+
+    def numbers(self, index: int) -> tuple[Entry, ...] | None:
+        """Entries of a shape tensor at an input; None if nothing is known of it."""
+        name = self.node.input[index]
+        if name in self._numbers:
+            return self._numbers[name]
+        array = self._graph.constant(name)
+        if array is None or array.ndim > 1 or array.dtype.kind != "i":
+            return None
+        slot = Slot(node_id(self.node), index)
+        return tuple(Number(int(v), slot, i) for i, v in enumerate(np.ravel(array)))
+
+    # --- saying
+
+    def emit(self, axis: int, ids: IntArray, output: int = 0) -> None:
+        """The atoms along ``axis`` of an output are ``ids``."""
+        if output < len(self.node.output) and self.node.output[output]:
+            self.effects.tracks[self.node.output[output]] = Track(axis, ids)
+
+    def emit_numbers(self, entries: Sequence[Entry]) -> None:
+        """The output is a shape tensor with these entries."""
+        self.effects.numbers[self.node.output[0]] = tuple(entries)
+
+    def produce(self, count: int) -> IntArray:
+        """New atoms that this node is the producer of."""
+        ids = self._atoms.fresh(count)
+        self.effects.produced.append(ids)
+        return ids
+
+    def carry(self, ids: IntArray) -> None:
+        """This node has weights of its own for channels that another one produces."""
+        self.effects.carried.append(ids)
+
+    def tie(self, one: IntArray, other: IntArray) -> None:
+        """Atoms at the same position leave together."""
+        if len(one) != len(other):
+            raise Refused(f"{len(one)} channels meet {len(other)}")
+        self.effects.ties.append((one, other))
+
+    def lock(self, ids: IntArray, reason: str) -> None:
+        """These atoms must stay."""
+        self.effects.locks.append((ids, reason))
+
+    def slice(self, index: int, axis: int, ids: IntArray) -> None:
+        """A constant input shrinks along ``axis`` with ``ids``."""
+        shape = self.weight_shape(index)
+        if axis >= len(shape) or shape[axis] != len(ids):
+            raise Refused(
+                f"its constant '{self.node.input[index]}' has shape {list(shape)}, "
+                f"not {len(ids)} along axis {axis}"
+            )
+        self.effects.slices.append(Sliced(self._slot(index), axis, ids))
+
+    def read(self, index: int) -> None:
+        """The node sums over the channels of an input: the place to mask them."""
+        self.effects.reads.append(self._slot(index))
+
+    def follow_attribute(self, name: str, ids: IntArray, entry: int = -1) -> None:
+        """An attribute names the width of ``ids``."""
+        self.effects.follows.append(Followed(self._slot(0), name, entry, ids))
+
+    def follow_entry(self, number: Number, ids: IntArray) -> None:
+        """A stored number names the width of ``ids``."""
+        self.effects.follows.append(Followed(number.slot, "", number.entry, ids))
+
+    def _slot(self, index: int) -> Slot:
+        return Slot(node_id(self.node), index)

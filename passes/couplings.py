@@ -19,8 +19,9 @@ from onnx_shapprune.types import Coupling, IntArray
 from .graph import Graph, inner_convolutions, label
 from .partition import Partition, Walked
 from .rules import NUMBER_READERS, NUMBER_RULES, PRODUCERS, RULES
+from .rules.effects import FIXED, Effects, Refused, Width
 from .rules.registry import Rule
-from .rules.site import FIXED, Effects, Refused, Site, Width
+from .rules.site import Site
 
 _STANDARD = ("", "ai.onnx")
 

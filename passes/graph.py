@@ -59,7 +59,7 @@ class Graph:
         self.captured: frozenset[str] = frozenset(_captured(model.graph))
         self.outputs: frozenset[str] = frozenset(o.name for o in model.graph.output)
         self.opset: int = next((o.version for o in model.opset_import if not o.domain), 1)
-        self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._stored: dict[str, onnx.TensorProto] = {t.name: t for t in model.graph.initializer}
         self._arrays: dict[str, Array] = {}
 
     def _index(self, ident: str, node: onnx.NodeProto) -> None:

@@ -22,7 +22,7 @@ from onnx_shapprune.types import (
 )
 
 from .graph import Graph, label, node_id
-from .rules.site import FIXED, Entry, Followed, Sliced, Track
+from .rules.effects import FIXED, Entry, Followed, Sliced, Track
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,10 @@ import numpy as np
 from onnx_shapprune.types import Dim, IntArray, Shape
 
 from ..shapes import static_size
+from .effects import Entry, Number, Refused, Track
 from .numbers import follow_shape_entry, require_free
 from .registry import NUMBER_READERS, rule
-from .site import Entry, Number, Refused, Site, Track
+from .site import Site
 
 
 @rule("Transpose")

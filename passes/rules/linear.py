@@ -6,8 +6,9 @@ import numpy as np
 
 from onnx_shapprune.types import IntArray
 
+from .effects import Refused, Track
 from .registry import rule
-from .site import Refused, Site, Track
+from .site import Site
 
 
 @rule("Conv", produces=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .effects import Refused
 from .registry import rule
-from .site import Refused, Site
+from .site import Site
 
 
 @rule("BatchNormalization")

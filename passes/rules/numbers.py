@@ -8,8 +8,9 @@ import numpy as np
 
 from onnx_shapprune.types import IntArray
 
+from .effects import Entry, Number, Refused, Width
 from .registry import number_rule, rule
-from .site import Entry, Number, Refused, Site, Width
+from .site import Site
 
 
 def follow_shape_entry(site: Site, entry: Entry, ids: IntArray) -> None:

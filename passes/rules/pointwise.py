@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from onnx_shapprune.types import IntArray
 
+from .effects import Refused
 from .registry import rule
-from .site import Refused, Site
+from .site import Site
 
 UNARY = [
     "Abs",

@@ -9,92 +9,16 @@ which numbers follow. All of it is index arrays: nothing here computes on values
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnx
 
 from onnx_shapprune.types import Array, IntArray, Shape, Slot
 
-from ..graph import Graph, attribute, label, node_id
-
-FIXED = 0
-"""The atom of all channels that must stay."""
-
-
-@dataclass(frozen=True, eq=False)
-class Track:
-    """The atoms along one axis of a tensor, int64[width]."""
-
-    axis: int
-    ids: IntArray
-
-
-@dataclass(frozen=True)
-class Number:
-    """An entry of a shape tensor that is stored in the file."""
-
-    value: int
-    slot: Slot
-    entry: int
-
-
-@dataclass(frozen=True, eq=False)
-class Width:
-    """An entry of a shape tensor that is the width of a tracked axis at run time."""
-
-    ids: IntArray
-
-
-Entry = Number | Width | None
-"""One entry of a shape tensor; None: no removal changes it."""
-
-
-class Refused(Exception):
-    """A rule can't treat this node exactly; the message is the reason."""
-
-
-class Atoms(Protocol):
-    """Where new atoms come from."""
-
-    def fresh(self, count: int) -> IntArray:
-        """New atoms, int64[count]."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Sliced:
-    """A constant input that shrinks along ``axis`` with the atoms ``ids``."""
-
-    slot: Slot
-    axis: int
-    ids: IntArray
-
-
-@dataclass(frozen=True, eq=False)
-class Followed:
-    """An attribute (or, with ``attribute`` empty, a constant's entry) that names a width."""
-
-    slot: Slot
-    attribute: str
-    entry: int
-    ids: IntArray
-
-
-@dataclass(eq=False)
-class Effects:
-    """What a rule said; applied only if it came to its end."""
-
-    tracks: dict[str, Track] = field(default_factory=dict)
-    numbers: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
-    ties: list[tuple[IntArray, IntArray]] = field(default_factory=list)
-    locks: list[tuple[IntArray, str]] = field(default_factory=list)
-    slices: list[Sliced] = field(default_factory=list)
-    reads: list[Slot] = field(default_factory=list)
-    follows: list[Followed] = field(default_factory=list)
-    produced: list[IntArray] = field(default_factory=list)
-    carried: list[IntArray] = field(default_factory=list)
+from ..graph import Graph, attribute, node_id
+from .constants import cut_constant, is_stored, origin
+from .effects import Atoms, Effects, Entry, Followed, Number, Refused, Track
 
 
 class Site:
@@ -175,16 +99,15 @@ class Site:
         return self._graph.constant(self.node.input[index]) if self.has(index) else None
 
     def is_constant(self, index: int) -> bool:
-        """Whether an input is stored in the file."""
-        return self._graph.constant_root(self.node.input[index]) is not None
+        """Whether an input is stored in the file, in this form or another."""
+        return is_stored(self._graph, self.node.input[index])
 
     def weight_shape(self, index: int) -> tuple[int, ...]:
         """Shape of a constant input; refused if it is computed."""
-        shape = self._graph.constant_shape(self.node.input[index])
+        name = self.node.input[index]
+        shape = self._graph.constant_shape(name)
         if shape is None:
-            maker = self._graph.producers.get(self.node.input[index])
-            how = f"computed by {maker.op_type} '{label(maker)}'" if maker else "a graph input"
-            raise Refused(f"its weight '{self.node.input[index]}' is {how}")
+            raise Refused(f"its weight '{name}' is {origin(self._graph, name)}")
         return shape
 
     def integers(self, index: int, name: str) -> list[int] | None:
@@ -244,13 +167,7 @@ class Site:
 
     def slice(self, index: int, axis: int, ids: IntArray) -> None:
         """A constant input shrinks along ``axis`` with ``ids``."""
-        shape = self.weight_shape(index)
-        if axis >= len(shape) or shape[axis] != len(ids):
-            raise Refused(
-                f"its constant '{self.node.input[index]}' has shape {list(shape)}, "
-                f"not {len(ids)} along axis {axis}"
-            )
-        self.effects.slices.append(Sliced(self._slot(index), axis, ids))
+        cut_constant(self._graph, self.effects, self._slot(index), axis, ids)
 
     def read(self, index: int) -> None:
         """The node sums over the channels of an input: the place to mask them."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from .effects import Refused, Track
 from .numbers import follow_shape_entry, require_free
 from .registry import NUMBER_READERS, rule
-from .site import Refused, Site, Track
+from .site import Site
 
 REDUCTIONS = [
     "ReduceMean",

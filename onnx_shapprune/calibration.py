@@ -198,23 +198,21 @@ def _mapped(arrays: Mapping[str, Array], source: str, request: _Request) -> _Fou
 
 
 def _single(array: Array, source: str, request: _Request) -> _Found:
-    if len(request.inputs) > 1:
-        raise DataError(
-            f"{source} is one array, the model has {len(request.inputs)} inputs: "
-            f"{_signatures(request.inputs)}",
-            "give an .npz with one array per input",
-        )
-    return _Found({request.inputs[0].name: array}, source)
+    return _Found({_only_input(source, request).name: array}, source)
+
+
+def _only_input(source: str, request: _Request) -> TensorSpec:
+    if len(request.inputs) == 1:
+        return request.inputs[0]
+    raise DataError(
+        f"{source} fills one input, the model has {len(request.inputs)}: "
+        f"{_signatures(request.inputs)}",
+        "give an .npz with one array per input",
+    )
 
 
 def _folder(folder: Path, request: _Request) -> _Found:
-    if len(request.inputs) > 1:
-        raise DataError(
-            f"a folder of images fills one input, the model has {len(request.inputs)}: "
-            f"{_signatures(request.inputs)}",
-            "give an .npz with one array per input",
-        )
-    spec = request.inputs[0]
+    spec = _only_input(f"a folder of images ({folder})", request)
     preprocess, notes = _preprocess(spec, request.preprocess)
     wanted = image_format(spec, preprocess, request.dims)
     images = find_images(folder)

@@ -246,7 +246,7 @@ def _prune(
     metric: str,
     **rest: Any,
 ) -> Result:
-    from .allocate import Limits
+    from .allocation import Limits
     from .documents import read_scores
     from .pipeline import prune as prune_bench
     from .progress import progress_for

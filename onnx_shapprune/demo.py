@@ -22,7 +22,7 @@ from .runtime import choose_provider, describe
 from .types import Progress
 
 _MODEL = "lenet5_fashion_mnist.onnx"
-_KEEP = 0.5
+_KEEP = 0.7
 
 
 def run_demo(folder: Path, stream: TextIO, progress: Progress) -> None:

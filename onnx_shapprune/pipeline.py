@@ -10,11 +10,13 @@ from time import perf_counter
 
 import onnx
 
-from .allocate import Allocation, Limits, Target, allocate
+from .allocation import Allocation, Limits, Target, allocate
 from .bench import Absent, Bench
 from .calibration import load_calibration
 from .cost import Quantity
+from .curves import damage_curves
 from .errors import NothingToPrune, OptionError, TargetUnreachable
+from .estimators import NAMES, estimator
 from .metrics import Metric
 from .model_io import Model, load_model
 from .passes.removal import remove
@@ -22,8 +24,8 @@ from .progress import SILENT
 from .report import MetricReport, Report, build_report
 from .runtime import Session, Wanted, choose_provider
 from .scoring import Scoring, score, values_by_group
-from .types import Array, BoolArray, Cost, GroupPlan, Plan, Progress, Scores
-from .verify import verify
+from .types import Array, BoolArray, Cost, FloatArray, GroupPlan, Plan, Progress, Scores
+from .verification import verify
 
 _TIGHTENINGS = 4
 
@@ -130,8 +132,10 @@ def prune(
         raise _nothing_to_prune(bench, metric, before, clock)
     with clock.stage("score"):
         scores = scores or score(bench, scoring, progress)
+    with clock.stage("widths"):
+        damage = _damage(bench, scores, metric, progress)
     with clock.stage("remove"):
-        allocation, plan, pruned = _cut(bench, scores, target, limits)
+        allocation, plan, pruned = _cut(bench, scores, damage, target, limits)
     with clock.stage("verify"):
         difference = _verified(bench, pruned, plan, progress)
     with clock.stage("judge"):
@@ -152,15 +156,28 @@ def _as_bench(model: Source | Bench, data: Data | None, seed: int) -> Bench:
     return open_bench(model, data, seed=seed)
 
 
+def _damage(
+    bench: Bench, scores: Scores, metric: Metric, progress: Progress
+) -> dict[str, FloatArray] | None:
+    """Damage curves; none for scores that were made without a run, and shall stay so."""
+    if scores.estimator in NAMES and not estimator(scores.estimator).plays:
+        return None
+    return damage_curves(bench, values_by_group(scores, bench), metric, progress)
+
+
 def _cut(
-    bench: Bench, scores: Scores, target: Target, limits: Limits
+    bench: Bench,
+    scores: Scores,
+    damage: Mapping[str, FloatArray] | None,
+    target: Target,
+    limits: Limits,
 ) -> tuple[Allocation, Plan, onnx.ModelProto]:
     """Allocate and remove; tighter where the file as written is above the prediction."""
     values = values_by_group(scores, bench)
     full = getattr(bench.costs.cost(bench.costs.full()), target.of)
     aim = target
     for _ in range(_TIGHTENINGS):
-        allocation = allocate(bench.costs, values, aim, limits)
+        allocation = allocate(bench.costs, values, aim, limits, damage)
         plan = make_plan(bench, allocation.kept)
         pruned = remove(bench.model.proto, bench.model.sha256, plan)
         excess = getattr(measured(pruned, bench, allocation.cost), target.of) - target.keep * full

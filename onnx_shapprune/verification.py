@@ -1,0 +1,249 @@
+"""Masked ≡ removed: the central check, made on every run before anything is written.
+
+The masked original and the pruned model must agree on the same inputs, with ONNX
+Runtime's optimisations on and off (with them on, a tensor of the wrong width can pass
+unnoticed), at the model's outputs and at the output of every node that reads a cut
+tensor: an output that saturates would hide a fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from .calibration import batches, fixed_batch
+from .errors import ModelError, VerificationError
+from .model_io import Model
+from .passes.graph import Graph
+from .passes.masking import mask_name, masked_model
+from .passes.removal import remove
+from .runtime import Provider, Session
+from .types import Array, BoolArray, Calibration, Plan
+
+TOLERANCE = {"float16": 2e-2, "float32": 1e-4, "float64": 1e-9}
+"""Largest difference relative to the largest value of the tensor, by its dtype."""
+
+_PROBE_SAMPLES = 4
+_MAX_FLIPS = 0.01
+_CHECKER_LIMIT = 2**31 - 2**20
+_RANGE_ONE = frozenset({"Sigmoid", "Softmax", "HardSigmoid", "Tanh", "Softsign"})
+_MOVES_ONLY = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+
+
+@dataclass(frozen=True, eq=False)
+class _Probe:
+    """A tensor to compare; ``kept`` says which positions of ``axis`` the pruned one has."""
+
+    name: str
+    axis: int = 0
+    kept: BoolArray | None = None
+    least_scale: float = 0.0
+
+    def of_masked(self, array: Array) -> Array:
+        return array if self.kept is None else array.compress(self.kept, axis=self.axis)
+
+
+def verify(
+    graph: Graph,
+    model: Model,
+    pruned: onnx.ModelProto,
+    plan: Plan,
+    calibration: Calibration,
+    *,
+    provider: Provider = "cpu",
+    batch: int = 32,
+) -> float:
+    """Largest difference between masked and pruned outputs, relative to each output's scale.
+
+    Args:
+        graph: Index of the source model.
+        model: The source model.
+        pruned: What :func:`~onnx_shapprune.passes.removal.remove` made of it.
+        plan: What was removed.
+        calibration: Inputs to compare on.
+        provider: Where to run.
+        batch: Samples per run, where the model leaves it open.
+
+    Raises:
+        VerificationError: They differ, or the pruned model is invalid; names the group.
+    """
+    _check_proto(model.proto, pruned)
+    try:
+        return _compare_all(graph, model, pruned, plan, calibration, provider, batch)
+    except VerificationError as error:
+        name = _guilty_group(graph, model, plan, calibration, provider, batch)
+        raise VerificationError(
+            f"group '{name}': {error}" if name else str(error),
+            "nothing was written; please report this model, and leave the group out with --exclude",
+            name,
+        ) from error
+
+
+def _compare_all(
+    graph: Graph,
+    model: Model,
+    pruned: onnx.ModelProto,
+    plan: Plan,
+    calibration: Calibration,
+    provider: Provider,
+    batch: int,
+) -> float:
+    """On all batches optimised; on a few samples, with inner tensors and alone, not."""
+    groups = [part.group for part in plan.groups]
+    masked = masked_model(graph, groups, {p.group.name: p.shifts for p in plan.groups})
+    masks = {mask_name(p.group.name): p.kept.astype(np.float32) for p in plan.groups}
+    outputs = [
+        _Probe(output.name, least_scale=_least_scale(graph, output.name))
+        for output in model.proto.graph.output
+    ]
+    inner = _inner_probes(graph, plan)
+    size = fixed_batch(model.inputs) or batch
+    few = next(batches(calibration, fixed_batch(model.inputs) or _PROBE_SAMPLES))
+    worst = 0.0
+    with_inner = [_with_outputs(m, graph, inner) for m in (masked, pruned)]
+    pair = [_session(m, provider, optimised=False) for m in with_inner]
+    worst = max(worst, _compare(pair, few, masks, [*outputs, *inner]))
+    pair = [_session(m, provider, optimised=True) for m in (masked, pruned)]
+    for feeds in batches(calibration, size):
+        worst = max(worst, _compare(pair, feeds, masks, outputs))
+    if calibration.batched and fixed_batch(model.inputs) is None:
+        single = {name: array[:1] for name, array in few.items()}
+        worst = max(worst, _compare(pair, single, masks, outputs))
+    return worst
+
+
+def _session(model: onnx.ModelProto, provider: Provider, *, optimised: bool) -> Session:
+    try:
+        return Session(model, provider, optimised=optimised)
+    except ModelError as error:
+        raise VerificationError(f"the pruned model does not load: {error}") from error
+
+
+def _compare(
+    pair: Sequence[Session],
+    feeds: Mapping[str, Array],
+    masks: Mapping[str, Array],
+    probes: Sequence[_Probe],
+) -> float:
+    names = [probe.name for probe in probes]
+    try:
+        expected = pair[0].run({**feeds, **masks}, names)
+        found = pair[1].run(feeds, names)
+    except ModelError as error:
+        raise VerificationError(f"the pruned model does not run: {error}") from error
+    differences = [
+        _difference(probe, probe.of_masked(want), got)
+        for probe, want, got in zip(probes, expected, found, strict=True)
+    ]
+    return max(differences, default=0.0)
+
+
+def _difference(probe: _Probe, expected: Array, found: Array) -> float:
+    """Relative difference of one tensor; raises if it's more than rounding explains."""
+    if expected.shape != found.shape:
+        raise VerificationError(
+            f"'{probe.name}' has shape {list(found.shape)} instead of {list(expected.shape)}"
+        )
+    if expected.dtype.kind != "f":
+        return _require_equal(probe, expected, found)
+    both = np.isfinite(expected) & np.isfinite(found)
+    if not np.array_equal(np.isfinite(expected), np.isfinite(found)):
+        raise VerificationError(f"'{probe.name}' is finite in one model only")
+    known, new = expected[both].astype(np.float64), found[both].astype(np.float64)
+    scale = max(float(np.abs(known).max(initial=0.0)), probe.least_scale) or 1.0
+    difference = float(np.abs(known - new).max(initial=0.0)) / scale
+    if difference > TOLERANCE.get(expected.dtype.name, 2e-2):
+        raise VerificationError(
+            f"'{probe.name}' differs by {difference:.2g} of its scale between masked and removed"
+        )
+    return difference
+
+
+def _require_equal(probe: _Probe, expected: Array, found: Array) -> float:
+    """Integers may flip where the floats behind them tie, but rarely."""
+    flips = float(np.mean(expected != found)) if expected.size else 0.0
+    if flips > _MAX_FLIPS:
+        raise VerificationError(f"'{probe.name}' differs in {flips:.1%} of its entries")
+    return 0.0
+
+
+def _least_scale(graph: Graph, name: str) -> float:
+    """1 for what comes out of a function with the range 0 to 1, however small it is here.
+
+    Rounding is absolute there; the nodes in front are compared by their own scale.
+    """
+    node = graph.producers.get(name)
+    while node is not None and node.op_type in _MOVES_ONLY:
+        node = graph.producers.get(node.input[0])
+    return 1.0 if node is not None and node.op_type in _RANGE_ONE else 0.0
+
+
+def _inner_probes(graph: Graph, plan: Plan) -> list[_Probe]:
+    """Outputs of all nodes that read a cut tensor."""
+    kept = _kept_positions(plan)
+    names = dict.fromkeys(
+        slot.node for part in plan.groups for cut in part.group.reads for slot in cut.readers
+    )
+    return [_Probe(name, *kept.get(name, (0, None))) for name in names if name not in graph.outputs]
+
+
+def _kept_positions(plan: Plan) -> dict[str, tuple[int, BoolArray]]:
+    kept: dict[str, tuple[int, BoolArray]] = {}
+    for part in plan.groups:
+        for cut in part.group.shapes:
+            positions = cut.kept_positions(part.kept)
+            _, known = kept.get(cut.tensor, (cut.axis, positions))
+            kept[cut.tensor] = (cut.axis, known & positions)
+    return kept
+
+
+def _with_outputs(
+    model: onnx.ModelProto, graph: Graph, probes: Sequence[_Probe]
+) -> onnx.ModelProto:
+    """The model with inner tensors as further outputs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for probe in probes:
+        elem_type = graph.elem_type(probe.name) or onnx.TensorProto.FLOAT
+        copy.graph.output.append(onnx.helper.make_tensor_value_info(probe.name, elem_type, None))
+    return copy
+
+
+def _check_proto(source: onnx.ModelProto, pruned: onnx.ModelProto) -> None:
+    """The full checker, where the source itself passes it."""
+    if source.ByteSize() >= _CHECKER_LIMIT or not _passes_checker(source):
+        return
+    try:
+        onnx.checker.check_model(pruned, full_check=True)
+    except Exception as error:  # the checker raises several unrelated kinds
+        raise VerificationError(f"the pruned model is invalid: {error}") from error
+
+
+def _passes_checker(model: onnx.ModelProto) -> bool:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception:
+        return False
+    return True
+
+
+def _guilty_group(
+    graph: Graph,
+    model: Model,
+    plan: Plan,
+    calibration: Calibration,
+    provider: Provider,
+    batch: int,
+) -> str:
+    """The first group that fails when it is cut alone; empty if none does."""
+    for part in plan.groups:
+        alone = Plan(plan.model_sha256, (part,))
+        try:
+            pruned = remove(model.proto, model.sha256, alone)
+            _compare_all(graph, model, pruned, alone, calibration, provider, batch)
+        except VerificationError:
+            return part.group.name
+    return ""

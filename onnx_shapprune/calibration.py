@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from onnx_shapprune.errors import DataError, OptionError
-from onnx_shapprune.images import (
+from .errors import DataError, OptionError
+from .images import (
     NO_DIMS,
     PRESETS,
     Preprocess,
@@ -25,7 +25,7 @@ from onnx_shapprune.images import (
     resolved,
     shape_text,
 )
-from onnx_shapprune.types import Array, Calibration, IntArray, Shape, TensorSpec
+from .types import Array, Calibration, IntArray, Shape, TensorSpec
 
 LABELS = "labels"
 """Name of the array that has the labels, unless a model's input is called so."""

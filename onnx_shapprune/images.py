@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from onnx_shapprune.errors import DataError, OptionError
-from onnx_shapprune.types import Array, IntArray, Shape, TensorSpec
+from .errors import DataError, OptionError
+from .types import Array, IntArray, Shape, TensorSpec
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -494,8 +494,8 @@ def _fitted(image: Image.Image, wanted: ImageFormat) -> Image.Image:
 def _seen(size: tuple[int, int], wanted: ImageFormat) -> tuple[float, float, float, float]:
     """The part of an image of ``size`` (width, height) that the crop shows, in its pixels.
 
-    Resizing only this part gives the same pixels as to resize all and then crop, without
-    a huge image in between where one side is very long.
+    Resizing only this part gives, up to rounding, the same pixels as to resize all and then
+    crop, without a huge image in between where one side is very long.
     """
     target = (wanted.width, wanted.height)
     cover = max(goal / side for goal, side in zip(target, size, strict=True))

@@ -128,9 +128,9 @@ def build_metric(name: str, reference: Reference) -> Metric:
     """
     if name not in NAMES:
         raise OptionError(f"unknown metric '{name}'", f"one of: {', '.join(NAMES)}")
-    if name == "error" or (name == "auto" and class_output(reference) is None):
-        return _squared_error(reference)
     index = class_output(reference)
+    if name == "error" or (name == "auto" and (index is None or not _exclusive(reference, index))):
+        return _squared_error(reference)
     if index is None:
         raise OptionError(
             f"metric '{name}' needs one output of class scores, shape [samples, classes]",
@@ -151,6 +151,14 @@ def class_output(reference: Reference) -> int | None:
     array = reference.outputs[0][floats[0]]
     scores = array.ndim > 1 and array.shape[1] > 1 and array.size == array.shape[0] * array.shape[1]
     return floats[0] if scores else None
+
+
+def _exclusive(reference: Reference, index: int) -> bool:
+    """Whether the classes exclude each other; independent shares, as of a Sigmoid, don't."""
+    if class_kind(reference, index) != "logits":
+        return True
+    rows = np.concatenate([_rows(batch[index]) for batch in reference.outputs])
+    return not bool(((rows >= 0) & (rows <= 1)).all())
 
 
 def class_kind(reference: Reference, index: int) -> ClassKind:

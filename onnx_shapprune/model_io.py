@@ -66,7 +66,7 @@ def load_model(source: str | Path | onnx.ModelProto | Model) -> Model:
     return _checked(Model(proto, _file_sha256(path), path, external))
 
 
-def save_model(proto: onnx.ModelProto, path: Path, *, force: bool = False) -> None:
+def save_model(proto: onnx.ModelProto, path: str | Path, *, force: bool = False) -> None:
     """Write a model atomically: a temporary file beside it, then a rename.
 
     Models over 2 GiB keep their weights in ``<path>.data``.
@@ -74,6 +74,7 @@ def save_model(proto: onnx.ModelProto, path: Path, *, force: bool = False) -> No
     Raises:
         OutputError: The path exists and ``force`` is off, or can't be written.
     """
+    path = Path(path)
     require_writable(path, force=force)
     if proto.ByteSize() >= _PROTOBUF_LIMIT:
         _save_external(proto, path)

@@ -5,6 +5,7 @@ repository and is mapped there by pyproject.toml.
 
     shapes      shapes and dtypes of all tensors, without touching the weights
     graph       a read-only index: producers, readers, constants, attributes
+    folding     values that are computed from constants only
     rules/      one rule per operator: what becomes of a channel
     couplings   the rules applied in graph order
     partition   the groups of players that follow from what they said

@@ -16,6 +16,7 @@ import onnx
 
 from onnx_shapprune.types import Array, IntArray, Shape, Slot
 
+from ..folding import folded
 from ..graph import Graph, attribute, node_id
 from .constants import cut_constant, is_stored, origin
 from .effects import Atoms, Effects, Entry, Followed, Number, Refused, Track
@@ -119,6 +120,8 @@ class Site:
             value = self.attribute(name)
             return None if value is None else [int(v) for v in value]
         array = self.constant(index)
+        if array is None:
+            array = folded(self._graph, self.node.input[index])
         if array is None:
             raise Refused(f"its {name} are computed at run time")
         return [int(v) for v in np.ravel(array)]

@@ -1,0 +1,68 @@
+"""Values of tensors that exporters compute from constants instead of storing them."""
+
+from __future__ import annotations
+
+import onnx
+
+from onnx_shapprune.types import Array
+
+from .graph import Graph, node_id
+
+_MAX_NODES = 64
+_MAX_ELEMENTS = 4096
+_NOT_PURE = ("Random", "Multinomial", "Bernoulli", "Dropout", "If", "Loop", "Scan")
+
+
+def folded(graph: Graph, tensor: str) -> Array | None:
+    """Value of a small tensor that depends on stored constants only, else None."""
+    nodes = _ancestors(graph, tensor)
+    if not nodes:
+        return None
+    from onnx.reference import ReferenceEvaluator
+
+    try:
+        evaluator = ReferenceEvaluator(_model(graph, nodes, tensor))
+        values: list[Array] = list(evaluator.run([tensor], {}))
+    except Exception:  # the reference has gaps; then the value stays unknown
+        return None
+    return values[0]
+
+
+def _ancestors(graph: Graph, tensor: str) -> list[onnx.NodeProto]:
+    """All nodes that a tensor depends on, in graph order; none if one can't be folded."""
+    found: dict[str, onnx.NodeProto] = {}
+    pending = [tensor]
+    while pending:
+        name = pending.pop()
+        if graph.constant_root(name) == name and name not in graph.producers:
+            continue
+        node = graph.producers.get(name)
+        if node is None or not _can_fold(graph, node) or len(found) > _MAX_NODES:
+            return []
+        if node_id(node) not in found:
+            found[node_id(node)] = node
+            pending += [source for source in node.input if source]
+    return [node for ident, node in graph.nodes.items() if ident in found]
+
+
+def _can_fold(graph: Graph, node: onnx.NodeProto) -> bool:
+    if node.domain not in ("", "ai.onnx") or node.op_type.startswith(_NOT_PURE):
+        return False
+    shapes = (graph.constant_shape(name) for name in node.input if name)
+    return all(_size(shape) <= _MAX_ELEMENTS for shape in shapes if shape is not None)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for dim in shape:
+        size *= dim
+    return size
+
+
+def _model(graph: Graph, nodes: list[onnx.NodeProto], tensor: str) -> onnx.ModelProto:
+    names = {name for node in nodes for name in node.input}
+    stored = [t for t in graph.model.graph.initializer if t.name in names]
+    result = onnx.helper.make_tensor_value_info(tensor, graph.elem_type(tensor), None)
+    part = onnx.helper.make_graph(nodes, "constants", [], [result], stored)
+    opsets = list(graph.model.opset_import)
+    return onnx.helper.make_model(part, opset_imports=opsets, ir_version=8)

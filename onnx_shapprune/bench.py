@@ -21,8 +21,9 @@ from .metrics import Metric, Reference, build_metric
 from .model_io import Model
 from .passes.couplings import find_groups
 from .passes.graph import Graph, label
-from .passes.masking import masked_model
+from .passes.masking import mask_name, masked_model
 from .passes.shifts import NotConstant, shifts
+from .passes.suffix import suffix
 from .runtime import Provider, Session
 from .types import Array, Calibration, ChannelGroup, Coupling, FloatArray, Shape, Shift, Skipped
 
@@ -30,6 +31,7 @@ Absent = Literal["zero", "mean"]
 ABSENT: tuple[Absent, ...] = ("zero", "mean")
 
 _BATCH = 32
+_CACHE_SHARE = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,19 +121,48 @@ class Bench:
         return build_metric(name, self.reference)
 
     @contextmanager
-    def player(self) -> Iterator[tuple[MaskedModel, Executor]]:
-        """The masked model in a session, and the threads that play on it."""
+    def player(self, group: ChannelGroup | None = None) -> Iterator[tuple[MaskedModel, Executor]]:
+        """A masked model in a session, and the threads that play on it.
+
+        Args:
+            group: The one group to mask; None masks all of them. Only the part of the
+                model that its masks can change is run, on stored inputs.
+        """
+        groups = self.groups if group is None else (group,)
         workers = 1 if self.provider == "cuda" else available_cores()
-        model = masked_model(self.graph, self.groups, self.shifts)
-        threads = 0 if self.provider == "cuda" else 1  # coalitions in parallel beat operators
-        session = Session(model, self.provider, threads=threads)
-        names = tuple(output.name for output in self.model.proto.graph.output)
+        masked = self._masked_model(groups, threads=0 if self.provider == "cuda" else 1)
         with ThreadPoolExecutor(workers) as executor:
             try:
-                yield MaskedModel(session, self.batches, names), executor
+                yield masked, executor
             except BaseException:
                 executor.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _masked_model(self, groups: Sequence[ChannelGroup], threads: int) -> MaskedModel:
+        whole = masked_model(self.graph, groups, self.shifts)
+        part = suffix(whole, [mask_name(group.name) for group in groups])
+        feeds = self._frontier(part.frontier)
+        if feeds is None:
+            every = tuple(range(len(self.model.proto.graph.output)))
+            session = Session(whole, self.provider, threads=threads)
+            return MaskedModel(session, self.batches, every, self.reference.outputs)
+        declare_inputs(part.model, feeds[0])
+        session = Session(part.model, self.provider, threads=threads)
+        return MaskedModel(session, feeds, part.outputs, self.reference.outputs)
+
+    def _frontier(self, names: Sequence[str]) -> list[dict[str, Array]] | None:
+        """The frontier's tensors for every batch; None if they take too much memory."""
+        made = [name for name in names if name in self.graph.producers]
+        session = Session(with_outputs(self.graph, made), self.provider) if made else None
+        limit = available_memory() * _CACHE_SHARE
+        kept: list[dict[str, Array]] = []
+        for feeds in self.batches:
+            found = session.run(feeds, made) if session else []
+            given = {name: feeds[name] for name in names if name in feeds}
+            kept.append({**given, **dict(zip(made, found, strict=True))})
+            if sum(array.nbytes for array in found) * len(self.batches) > limit:
+                return None
+        return kept
 
     # --- private
 
@@ -197,6 +228,24 @@ def with_outputs(graph: Graph, names: Sequence[str]) -> onnx.ModelProto:
             elem_type = graph.elem_type(name) or onnx.TensorProto.FLOAT
             copy.graph.output.append(onnx.helper.make_tensor_value_info(name, elem_type, None))
     return copy
+
+
+def declare_inputs(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> None:
+    """Give the inputs of a cut-off model the types of what they will be fed, sizes open."""
+    for info in model.graph.input:
+        if info.name in feeds and not info.HasField("type"):
+            array = feeds[info.name]
+            elem_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            shape = [None] * array.ndim
+            info.CopyFrom(onnx.helper.make_tensor_value_info(info.name, elem_type, shape))
+
+
+def available_memory() -> int:
+    """Bytes of memory that are free, or 2 GiB where the system doesn't say."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 2**31
 
 
 def available_cores() -> int:

@@ -13,7 +13,7 @@ from .types import Cost, Skipped
 if TYPE_CHECKING:
     from rich.console import Console
 
-_PLAIN_WIDTH = 160
+_PLAIN_WIDTH = 1000
 _SHOWN = 12
 
 

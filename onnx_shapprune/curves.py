@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from .allocation import convex, rank
 from .bench import Bench
+from .game import ChannelGame
 from .metrics import Metric
 from .types import BoolArray, FloatArray, IntArray, Progress
 
@@ -32,21 +33,12 @@ def damage_curves(
     """
     counts = {name: _counts(len(values)) for name, values in scores.items()}
     progress.start("widths", sum(len(c) for c in counts.values()))
-    with bench.player() as (model, executor):
-
-        def damage(name: str, kept: BoolArray) -> float:
-            worth = model.worth({name: kept}, metric)
-            progress.advance()
-            return -worth
-
-        pending = {
-            name: [executor.submit(damage, name, kept) for kept in _best(values, counts[name])]
-            for name, values in scores.items()
-        }
-        curves = {
-            name: _curve(counts[name], [future.result() for future in futures])
-            for name, futures in pending.items()
-        }
+    curves = {}
+    for group in (group for group in bench.groups if group.name in scores):
+        best = _best(scores[group.name], counts[group.name])
+        with bench.player(group) as (model, executor):
+            game = ChannelGame(group, model, metric, executor, progress)
+            curves[group.name] = _curve(counts[group.name], -game.worth(np.stack(best)))
     progress.finish()
     return curves
 
@@ -61,5 +53,5 @@ def _best(values: FloatArray, counts: IntArray) -> list[BoolArray]:
     return [places < count for count in counts]
 
 
-def _curve(counts: IntArray, damages: Sequence[float]) -> FloatArray:
+def _curve(counts: IntArray, damages: FloatArray) -> FloatArray:
     return convex(np.interp(np.arange(counts[-1] + 1), counts, damages))

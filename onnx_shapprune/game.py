@@ -18,20 +18,31 @@ from .types import Array, BoolArray, ChannelGroup, FloatArray, Progress
 
 @dataclass(frozen=True, eq=False)
 class MaskedModel:
-    """A masked model in a session, with the calibration batches that it plays on."""
+    """A masked model (or the part of it behind the masks) in a session, with its feeds.
+
+    ``outputs`` are the indices of the model's outputs that the session gives; the others
+    are the same for every coalition: ``fixed`` has all outputs of the original, per batch.
+    """
 
     session: Session
-    batches: Sequence[Mapping[str, Array]]
-    outputs: tuple[str, ...]
+    feeds: Sequence[Mapping[str, Array]]
+    outputs: tuple[int, ...]
+    fixed: Sequence[Sequence[Array]]
 
     def worth(self, masks: Mapping[str, BoolArray], metric: Metric) -> float:
         """The metric with only the players ``masks[group]`` (bool[players]) present."""
-        feeds = {mask_name(name): kept.astype(np.float32) for name, kept in masks.items()}
+        masking = {mask_name(name): kept.astype(np.float32) for name, kept in masks.items()}
         parts = (
-            metric.part(number, self.session.run({**batch, **feeds}, self.outputs))
-            for number, batch in enumerate(self.batches)
+            metric.part(number, self._outputs(number, {**feeds, **masking}))
+            for number, feeds in enumerate(self.feeds)
         )
         return float(sum(parts))
+
+    def _outputs(self, batch: int, feeds: Mapping[str, Array]) -> list[Array]:
+        found = list(self.fixed[batch])
+        for index, array in zip(self.outputs, self.session.run(feeds), strict=True):
+            found[index] = array
+        return found
 
 
 class ChannelGame:
@@ -46,14 +57,12 @@ class ChannelGame:
         model: MaskedModel,
         metric: Metric,
         executor: Executor,
-        graph: Graph,
         progress: Progress,
     ) -> None:
         self._group = group
         self._model = model
         self._metric = metric
         self._executor = executor
-        self._graph = graph
         self._progress = progress
         self._known: dict[bytes, float] = {}
 
@@ -90,6 +99,23 @@ class ChannelGame:
                 "try --absent mean, or leave the group out with --exclude",
             )
         return worth
+
+
+class UnplayedGame:
+    """The players of one group for estimators that rank without playing."""
+
+    def __init__(self, group: ChannelGroup, graph: Graph) -> None:
+        self._group = group
+        self._graph = graph
+
+    @property
+    def players(self) -> int:
+        """Number of players n."""
+        return self._group.players
+
+    def worth(self, coalitions: BoolArray) -> FloatArray:
+        """Not to be had: there is no session behind this game."""
+        raise NotImplementedError(f"{len(coalitions)} coalitions of a game that is not played")
 
     def saliency(self, name: str) -> FloatArray:
         """A ranking of the players by their weights alone, float64[n].

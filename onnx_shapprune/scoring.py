@@ -10,7 +10,8 @@ import numpy as np
 from .bench import Bench
 from .errors import ScoresError
 from .estimators import Budget, allowance, estimate, estimator
-from .game import ChannelGame
+from .game import ChannelGame, UnplayedGame
+from .metrics import Metric
 from .types import ChannelGroup, Estimate, FloatArray, GroupScore, Progress, Scores
 
 
@@ -43,15 +44,10 @@ def score(bench: Bench, scoring: Scoring, progress: Progress) -> Scores:
     metric = bench.metric(scoring.metric)  # its complaints come before the long work
     rngs = np.random.default_rng(scoring.seed).spawn(len(bench.groups))
     progress.start("score", sum(allowed))
-    with bench.player() as (model, executor):
-        games = [
-            ChannelGame(group, model, metric, executor, bench.graph, progress)
-            for group in bench.groups
-        ]
-        estimates = [
-            estimate(scoring.estimator, game, budget, rng)
-            for game, rng in zip(games, rngs, strict=True)
-        ]
+    found = [
+        _play(bench, group, scoring, metric, rng, progress)
+        for group, rng in zip(bench.groups, rngs, strict=True)
+    ]
     progress.finish()
     return Scores(
         model_sha256=bench.model.sha256,
@@ -60,11 +56,27 @@ def score(bench: Bench, scoring: Scoring, progress: Progress) -> Scores:
         absent=bench.absent,
         seed=scoring.seed,
         samples=bench.calibration.samples,
-        groups=tuple(
-            _group_score(group, found, game.evaluations)
-            for group, found, game in zip(bench.groups, estimates, games, strict=True)
-        ),
+        groups=tuple(found),
     )
+
+
+def _play(
+    bench: Bench,
+    group: ChannelGroup,
+    scoring: Scoring,
+    metric: Metric,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> GroupScore:
+    """Play the game of one group."""
+    budget = Budget.parse(scoring.budget)
+    if not estimator(scoring.estimator).plays:
+        unplayed = UnplayedGame(group, bench.graph)
+        return _group_score(group, estimate(scoring.estimator, unplayed, budget, rng), 0)
+    with bench.player(group) as (model, executor):
+        game = ChannelGame(group, model, metric, executor, progress)
+        estimated = estimate(scoring.estimator, game, budget, rng)
+    return _group_score(group, estimated, game.evaluations)
 
 
 def values_by_group(scores: Scores, bench: Bench) -> dict[str, FloatArray]:

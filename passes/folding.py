@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 
 from onnx_shapprune.types import Array
@@ -22,10 +24,11 @@ def folded(graph: Graph, tensor: str) -> Array | None:
 
     try:
         evaluator = ReferenceEvaluator(_model(graph, nodes, tensor))
-        values: list[Array] = list(evaluator.run([tensor], {}))
+        values: Any = evaluator.run([tensor], {})
     except Exception:  # the reference has gaps; then the value stays unknown
         return None
-    return values[0]
+    value: Array = values[0]
+    return value
 
 
 def _ancestors(graph: Graph, tensor: str) -> list[onnx.NodeProto]:

@@ -17,6 +17,10 @@ from .shapes import TensorInfo, constant_tensor, infer_shapes
 _LIST_ATTRIBUTES = ("value_float", "value_floats", "value_int", "value_ints")
 
 
+FORM_CHANGERS = frozenset({"Identity", "Reshape", "Unsqueeze", "Squeeze", "Cast"})
+"""Operators that give a constant another form and leave its values alone."""
+
+
 def node_id(node: onnx.NodeProto) -> str:
     """A node's first output: unique in a graph, unlike its name, which may be missing."""
     return next((name for name in node.output if name), node.name)
@@ -56,7 +60,9 @@ class Graph:
         self.readers: dict[str, list[Slot]] = defaultdict(list)
         for ident, node in self.nodes.items():
             self._index(ident, node)
-        self.captured: frozenset[str] = frozenset(_captured(model.graph))
+        self.captured: frozenset[str] = frozenset(
+            name for node in model.graph.node for name in body_names(node)
+        )
         self.outputs: frozenset[str] = frozenset(o.name for o in model.graph.output)
         self.opset: int = next((o.version for o in model.opset_import if not o.domain), 1)
         self._stored: dict[str, onnx.TensorProto] = {t.name: t for t in model.graph.initializer}
@@ -130,6 +136,14 @@ class Graph:
             found += self.constant_slots(slot.node) if is_alias else [slot]
         return found
 
+    def forms_of(self, root: str) -> list[str]:
+        """Tensors that are a stored constant in another form: Identity, Reshape and such."""
+        found: list[str] = []
+        for slot in self.readers.get(root, ()):
+            if slot.index == 0 and self.nodes[slot.node].op_type in FORM_CHANGERS:
+                found += [slot.node, *self.forms_of(slot.node)]
+        return found
+
     def is_exposed(self, tensor: str) -> bool:
         """Whether something outside of the top-level nodes sees the tensor."""
         return tensor in self.captured or tensor in self.outputs
@@ -168,14 +182,13 @@ def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from found.graphs
 
 
-def _captured(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names that bodies of If, Loop and Scan read, their own ones included."""
-    for node in graph.node:
-        for body in _subgraphs(node):
-            yield from (output.name for output in body.output)
-            for inner in body.node:
-                yield from inner.input
-            yield from _captured(body)
+def body_names(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that the bodies of an If, Loop or Scan read, those made inside included."""
+    for body in _subgraphs(node):
+        yield from (output.name for output in body.output)
+        for inner in body.node:
+            yield from inner.input
+            yield from body_names(inner)
 
 
 def inner_convolutions(model: onnx.ModelProto, node: onnx.NodeProto) -> list[str]:

@@ -21,6 +21,8 @@ from onnx_shapprune.types import Array, ChannelGroup, Cut, Shift
 
 from .graph import Graph
 
+gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # its warnings concern no user of ours
+
 _PREFIX = "kept of "
 
 

@@ -97,6 +97,7 @@ class _Surgeon:
         self._edits: dict[Slot, Edit] = {}
         self._widths: dict[str, dict[int, int]] = {}
         self._shifts: dict[str, FloatArray] = {}
+        self._stale: set[str] = set()
         self._taken = _names(self._model.graph)
 
     # --- collecting
@@ -219,7 +220,11 @@ class _Surgeon:
                 self._graph.nodes[slot.node].input[slot.index] = name
 
     def _narrow_recorded_shapes(self) -> None:
-        for info in self._model.graph.value_info:
+        """Shapes of activations shrink; those of changed constants are dropped."""
+        recorded = self._model.graph.value_info
+        for info in [info for info in recorded if info.name in self._stale]:
+            recorded.remove(info)
+        for info in recorded:
             for axis, removed in self._widths.get(info.name, {}).items():
                 dims = info.type.tensor_type.shape.dim
                 if axis < len(dims) and dims[axis].HasField("dim_value"):
@@ -243,6 +248,7 @@ class _Surgeon:
         fresh.metadata_props.extend(proto.metadata_props)
         proto.CopyFrom(fresh)
         self._narrow_input(root, array.shape)
+        self._stale |= {root, *self._graph.forms_of(root)}
 
     def _narrow_input(self, name: str, shape: tuple[int, ...]) -> None:
         """Initializers may also be listed as graph inputs, with their shape."""

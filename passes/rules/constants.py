@@ -7,10 +7,8 @@ import onnx
 
 from onnx_shapprune.types import IntArray, Slot
 
-from ..graph import Graph, label, node_id
+from ..graph import FORM_CHANGERS, Graph, label, node_id
 from .effects import Effects, Followed, Refused, Sliced
-
-_RESHAPING = frozenset({"Reshape", "Unsqueeze", "Squeeze", "Cast"})
 
 
 def is_stored(graph: Graph, tensor: str) -> bool:
@@ -57,7 +55,7 @@ def origin(graph: Graph, tensor: str) -> str:
 def _reshaper(graph: Graph, tensor: str) -> onnx.NodeProto | None:
     maker = graph.producers.get(tensor)
     standard = maker is not None and maker.domain in ("", "ai.onnx")
-    return maker if standard and maker is not None and maker.op_type in _RESHAPING else None
+    return maker if standard and maker is not None and maker.op_type in FORM_CHANGERS else None
 
 
 def _static_shape(graph: Graph, tensor: str) -> tuple[int, ...]:

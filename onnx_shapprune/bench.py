@@ -22,6 +22,7 @@ from .model_io import Model
 from .passes.couplings import find_groups
 from .passes.graph import Graph, label
 from .passes.masking import mask_name, masked_model
+from .passes.outputs import with_outputs
 from .passes.shifts import NotConstant, shifts
 from .passes.suffix import suffix
 from .runtime import Provider, Session
@@ -57,8 +58,17 @@ class Bench:
 
     @cached_property
     def graph(self) -> Graph:
-        """Index of the model; sizes beside the batch are those of the samples."""
-        return Graph(self.model.proto, self._input_shapes(batch=None))
+        """Index of the model; sizes beside the batch are those of the samples.
+
+        Where inference can't tell a size, the model is run on one and on two samples: what
+        stays the same is the size.
+        """
+        inferred = Graph(self.model.proto, self._input_shapes(batch=None))
+        unknown = inferred.open_tensors()
+        if not unknown:
+            return inferred
+        observed = self._common_sizes(unknown)
+        return Graph(self.model.proto, self._input_shapes(batch=None), observed)
 
     @cached_property
     def coupling(self) -> Coupling:
@@ -153,7 +163,7 @@ class Bench:
     def _frontier(self, names: Sequence[str]) -> list[dict[str, Array]] | None:
         """The frontier's tensors for every batch; None if they take too much memory."""
         made = [name for name in names if name in self.graph.producers]
-        session = Session(with_outputs(self.graph, made), self.provider) if made else None
+        session = Session(with_outputs(self.model.proto, made), self.provider) if made else None
         limit = available_memory() * _CACHE_SHARE
         kept: list[dict[str, Array]] = []
         for feeds in self.batches:
@@ -192,7 +202,7 @@ class Bench:
     def _means(self) -> Mapping[str, FloatArray]:
         """Mean of every position of every read tensor, over samples and the other axes."""
         axes = {cut.tensor: cut.axis for group in self.groups for cut in group.reads}
-        session = Session(with_outputs(self.graph, list(axes)), self.provider)
+        session = Session(with_outputs(self.model.proto, axes), self.provider)
         totals: dict[str, FloatArray] = {}
         counts: dict[str, int] = {}
         for feeds in self.batches:
@@ -206,10 +216,27 @@ class Bench:
     def _observe(self, names: Sequence[str]) -> dict[str, Shape]:
         """Shapes of tensors as one run on one sample (or one full batch) shows them."""
         computed = [name for name in dict.fromkeys(names) if name in self.graph.producers]
-        session = Session(with_outputs(self.graph, computed), self.provider, optimised=False)
-        feeds = next(batches(self.calibration, fixed_batch(self.model.inputs) or 1))
-        arrays = session.run(feeds, computed)
-        return {name: array.shape for name, array in zip(computed, arrays, strict=True)}
+        session = Session(with_outputs(self.model.proto, computed), self.provider, optimised=False)
+        return self._shapes(session, computed, 1)
+
+    def _common_sizes(self, names: Sequence[str]) -> dict[str, Shape]:
+        """Sizes that do not depend on the number of samples; None where they do."""
+        session = Session(with_outputs(self.model.proto, names), self.provider, optimised=False)
+        one = self._shapes(session, names, 1)
+        if fixed_batch(self.model.inputs) or not self.calibration.batched:
+            return one
+        two = self._shapes(session, names, 2)
+        return {
+            name: tuple(a if a == b else None for a, b in zip(one[name], two[name], strict=True))
+            for name in names
+            if len(one[name]) == len(two[name])
+        }
+
+    def _shapes(self, session: Session, names: Sequence[str], samples: int) -> dict[str, Shape]:
+        """Shapes of tensors in a run on so many samples (on one batch where that is fixed)."""
+        feeds = next(batches(self.calibration, fixed_batch(self.model.inputs) or samples))
+        arrays = session.run(feeds, names)
+        return {name: np.shape(array) for name, array in zip(names, arrays, strict=True)}
 
     def _label_batches(self) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], ...] | None:
         labels = self.calibration.labels
@@ -217,17 +244,6 @@ class Bench:
             return None
         size = self.batch_size if self.calibration.batched else 1
         return tuple(labels[at : at + size] for at in range(0, len(labels), size))
-
-
-def with_outputs(graph: Graph, names: Sequence[str]) -> onnx.ModelProto:
-    """A copy of the model with inner tensors as further outputs."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(graph.model)
-    for name in names:
-        if name not in graph.outputs:
-            elem_type = graph.elem_type(name) or onnx.TensorProto.FLOAT
-            copy.graph.output.append(onnx.helper.make_tensor_value_info(name, elem_type, None))
-    return copy
 
 
 def declare_inputs(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> None:

@@ -63,6 +63,8 @@ class Session:
         threads: int = 0,
     ) -> None:
         self._session = _build(model, _options(optimised, threads), provider)
+        if provider == "cuda" and _CUDA not in self._session.get_providers():
+            raise ProviderError("ONNX Runtime fell back from CUDA to the CPU", _CUDA_HINT)
         self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:

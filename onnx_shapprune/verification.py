@@ -19,6 +19,7 @@ from .errors import ModelError, VerificationError
 from .model_io import Model
 from .passes.graph import Graph
 from .passes.masking import mask_name, masked_model
+from .passes.outputs import with_outputs
 from .passes.removal import remove
 from .runtime import Provider, Session
 from .types import Array, BoolArray, Calibration, Plan
@@ -103,7 +104,7 @@ def _compare_all(
     size = fixed_batch(model.inputs) or batch
     few = next(batches(calibration, fixed_batch(model.inputs) or _PROBE_SAMPLES))
     worst = 0.0
-    with_inner = [_with_outputs(m, graph, inner) for m in (masked, pruned)]
+    with_inner = [with_outputs(m, [p.name for p in inner]) for m in (masked, pruned)]
     pair = [_session(m, provider, optimised=False) for m in with_inner]
     worst = max(worst, _compare(pair, few, masks, [*outputs, *inner]))
     pair = [_session(m, provider, optimised=True) for m in (masked, pruned)]
@@ -198,18 +199,6 @@ def _kept_positions(plan: Plan) -> dict[str, tuple[int, BoolArray]]:
             _, known = kept.get(cut.tensor, (cut.axis, positions))
             kept[cut.tensor] = (cut.axis, known & positions)
     return kept
-
-
-def _with_outputs(
-    model: onnx.ModelProto, graph: Graph, probes: Sequence[_Probe]
-) -> onnx.ModelProto:
-    """The model with inner tensors as further outputs."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for probe in probes:
-        elem_type = graph.elem_type(probe.name) or onnx.TensorProto.FLOAT
-        copy.graph.output.append(onnx.helper.make_tensor_value_info(probe.name, elem_type, None))
-    return copy
 
 
 def _check_proto(source: onnx.ModelProto, pruned: onnx.ModelProto) -> None:

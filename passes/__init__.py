@@ -11,6 +11,7 @@ repository and is mapped there by pyproject.toml.
     partition   the groups of players that follow from what they said
     shifts      what a linear node gains when a channel becomes constant
     masking     an evaluation graph with one mask input per group
+    outputs     a model that also returns inner tensors
     suffix      the part of it that the masks can change
     removal     the model minus channels
 """

@@ -12,7 +12,7 @@ import onnx
 
 from onnx_shapprune.types import Array, Shape, Slot
 
-from .shapes import TensorInfo, constant_tensor, infer_shapes
+from .shapes import TensorInfo, constant_tensor, infer_shapes, merged
 
 _LIST_ATTRIBUTES = ("value_float", "value_floats", "value_int", "value_ints")
 
@@ -52,9 +52,22 @@ def kernel_output_axis(node: onnx.NodeProto) -> int | None:
 class Graph:
     """Index over the top-level graph of ``model``; the model must not change meanwhile."""
 
-    def __init__(self, model: onnx.ModelProto, inputs: Mapping[str, Shape] | None = None) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        inputs: Mapping[str, Shape] | None = None,
+        observed: Mapping[str, Shape] | None = None,
+    ) -> None:
+        """Index the model.
+
+        Args:
+            model: Any model.
+            inputs: Shapes to assume for graph inputs.
+            observed: Shapes known from running it, for tensors that inference can't tell.
+        """
         self.model = model
         self._input_shapes = inputs
+        self._observed = observed or {}
         self.nodes: dict[str, onnx.NodeProto] = {node_id(n): n for n in model.graph.node}
         self.producers: dict[str, onnx.NodeProto] = {}
         self.readers: dict[str, list[Slot]] = defaultdict(list)
@@ -78,7 +91,15 @@ class Graph:
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
         """What is known of the shape and dtype of every tensor."""
-        return infer_shapes(self.model, self._input_shapes)
+        found = infer_shapes(self.model, self._input_shapes)
+        for name, shape in self._observed.items():
+            known = found.get(name, TensorInfo(0, None))
+            found[name] = TensorInfo(known.elem_type, merged(known.shape, shape))
+        return found
+
+    def open_tensors(self) -> list[str]:
+        """Tensors made by nodes whose rank, or a size behind the first axis, is not known."""
+        return [name for name in self.producers if _is_open(self.shape(name))]
 
     def shape(self, tensor: str) -> Shape | None:
         """Shape as far as known; None if not even the rank is."""
@@ -167,6 +188,10 @@ class Graph:
         value = next(v for n in _LIST_ATTRIBUTES if (v := attribute(node, n)) is not None)
         kind = np.int64 if "int" in node.attribute[0].name else np.float32
         return np.asarray(value, dtype=kind)
+
+
+def _is_open(shape: Shape | None) -> bool:
+    return shape is None or any(not isinstance(dim, int) for dim in shape[1:])
 
 
 def _is_dense_constant(node: onnx.NodeProto) -> bool:

@@ -44,6 +44,13 @@ def bound_shape(shape: Shape, dims: Mapping[str, int]) -> Shape:
     return tuple(dims.get(d, d) if isinstance(d, str) else d for d in shape)
 
 
+def merged(known: Shape | None, observed: Shape) -> Shape:
+    """A shape with its unknown sizes filled in; what is known stays."""
+    if known is None or len(known) != len(observed):
+        return observed
+    return tuple(a if isinstance(a, int) else b or a for a, b in zip(known, observed, strict=True))
+
+
 def static_size(dims: Iterable[Dim]) -> int | None:
     """Product of the dimensions, or None if one is not a number."""
     size = 1

@@ -8,7 +8,7 @@ import onnx
 from onnx_shapprune.types import IntArray, Slot
 
 from ..graph import FORM_CHANGERS, Graph, label, node_id
-from .effects import Effects, Followed, Refused, Sliced
+from .effects import Effects, Followed, Number, Refused, Sliced
 
 
 def is_stored(graph: Graph, tensor: str) -> bool:
@@ -44,6 +44,18 @@ def cut_constant(graph: Graph, effects: Effects, slot: Slot, axis: int, ids: Int
     if maker.op_type == "Reshape":
         _follow_shape(graph, effects, maker, (inner, axis), ids)
     cut_constant(graph, effects, Slot(node_id(maker), 0), inner, ids)
+
+
+def stored_numbers(graph: Graph, slot: Slot) -> tuple[Number, ...] | None:
+    """Entries of a stored list of integers, also behind a Cast or Unsqueeze of it."""
+    tensor = graph.nodes[slot.node].input[slot.index]
+    array = graph.constant(tensor)
+    if array is None:
+        maker = _reshaper(graph, tensor)
+        return None if maker is None else stored_numbers(graph, Slot(node_id(maker), 0))
+    if array.ndim > 1 or array.dtype.kind != "i":
+        return None
+    return tuple(Number(int(v), slot, i) for i, v in enumerate(np.ravel(array)))
 
 
 def origin(graph: Graph, tensor: str) -> str:

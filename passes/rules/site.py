@@ -18,7 +18,7 @@ from onnx_shapprune.types import Array, IntArray, Shape, Slot
 
 from ..folding import folded
 from ..graph import Graph, attribute, node_id
-from .constants import cut_constant, is_stored, origin
+from .constants import cut_constant, is_stored, origin, stored_numbers
 from .effects import Atoms, Effects, Entry, Followed, Number, Refused, Track
 
 
@@ -129,13 +129,7 @@ class Site:
     def numbers(self, index: int) -> tuple[Entry, ...] | None:
         """Entries of a shape tensor at an input; None if nothing is known of it."""
         name = self.node.input[index]
-        if name in self._numbers:
-            return self._numbers[name]
-        array = self._graph.constant(name)
-        if array is None or array.ndim > 1 or array.dtype.kind != "i":
-            return None
-        slot = Slot(node_id(self.node), index)
-        return tuple(Number(int(v), slot, i) for i, v in enumerate(np.ravel(array)))
+        return self._numbers.get(name) or stored_numbers(self._graph, self._slot(index))
 
     # --- saying
 

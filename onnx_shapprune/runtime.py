@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import onnxruntime as ort
+from google.protobuf.message import EncodeError
 
 from .errors import ModelError, ProviderError
 from .types import Array
@@ -21,7 +22,6 @@ Provider = Literal["cpu", "cuda"]
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
-_PROTOBUF_LIMIT = 2**31 - 2**20
 _CUDA_HINT = (
     "install the NVIDIA libraries with: pip install 'onnx-shapprune[cuda]' "
     "(needs a driver for CUDA 13), or use --provider cpu"
@@ -91,8 +91,9 @@ def _options(optimised: bool, threads: int) -> Any:
 def _build(model: onnx.ModelProto, options: Any, provider: Provider) -> Any:
     providers = [_CUDA, _CPU] if provider == "cuda" else [_CPU]
     try:
-        if model.ByteSize() < _PROTOBUF_LIMIT:
-            return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
+        content = _serialised(model)
+        if content is not None:
+            return ort.InferenceSession(content, options, providers=providers)
         with tempfile.TemporaryDirectory() as folder:  # protobuf can't carry more than 2 GiB
             path = Path(folder) / "model.onnx"
             onnx.save(model, path, save_as_external_data=True, location="model.data")
@@ -102,6 +103,14 @@ def _build(model: onnx.ModelProto, options: Any, provider: Provider) -> Any:
             f"ONNX Runtime {ort.__version__} can't load the model: {_first_line(error)}",
             "check that the model's operators and opset are supported by this ONNX Runtime",
         ) from error
+
+
+def _serialised(model: onnx.ModelProto) -> bytes | None:
+    """The model as bytes; None above protobuf's 2 GiB."""
+    try:
+        return bytes(model.SerializeToString())
+    except (EncodeError, ValueError):
+        return None
 
 
 def _first_line(error: Exception) -> str:

@@ -16,13 +16,13 @@ from onnx_shapprune.types import ChannelGroup, Cut, FloatArray, Shift
 
 from .graph import Graph, attribute
 
+_SHIFTED_BY_CONSTANTS = frozenset({"Conv", "Gemm", "MatMul"})
 
-class NotConstant(Exception):
-    """A constant channel does not add a constant to this node's output."""
 
-    def __init__(self, node: onnx.NodeProto) -> None:
-        super().__init__(f"a constant channel adds no constant to the output of {node.op_type}")
-        self.node = node
+def unshifted_reader(graph: Graph, group: ChannelGroup) -> onnx.NodeProto | None:
+    """A reader of the group to whose output a constant channel adds no constant, if any."""
+    nodes = (graph.nodes[slot.node] for cut in group.reads for slot in cut.readers)
+    return next((node for node in nodes if node.op_type not in _SHIFTED_BY_CONSTANTS), None)
 
 
 def shifts(graph: Graph, group: ChannelGroup, means: Mapping[str, FloatArray]) -> tuple[Shift, ...]:
@@ -33,8 +33,7 @@ def shifts(graph: Graph, group: ChannelGroup, means: Mapping[str, FloatArray]) -
         group: The group.
         means: Per tensor that is read, the constant each position takes: float64[width].
 
-    Raises:
-        NotConstant: A reader is of a kind for which this does not hold.
+    For groups without an :func:`unshifted_reader` only.
     """
     return tuple(
         Shift(slot.node, _per_player(response(graph, slot.node) * means[cut.tensor], cut, group))
@@ -44,9 +43,9 @@ def shifts(graph: Graph, group: ChannelGroup, means: Mapping[str, FloatArray]) -
 
 
 def _per_player(by_position: FloatArray, cut: Cut, group: ChannelGroup) -> FloatArray:
-    members = np.zeros((len(cut.owner), group.players + 1))
-    members[np.arange(len(cut.owner)), cut.owner] = 1  # NOBODY's land in the last column
-    return by_position @ members[:, :-1]
+    total = np.zeros((group.players + 1, len(by_position)))
+    np.add.at(total, cut.owner, by_position.T)  # NOBODY's land in the last row
+    return total[:-1].T
 
 
 def response(graph: Graph, node_id: str) -> FloatArray:
@@ -58,9 +57,7 @@ def response(graph: Graph, node_id: str) -> FloatArray:
     if node.op_type == "Gemm":
         scale = float(attribute(node, "alpha", 1.0))
         return scale * (kernel if attribute(node, "transB", 0) else kernel.T)
-    if node.op_type == "MatMul":
-        return kernel.T
-    raise NotConstant(node)
+    return kernel.T
 
 
 def _conv_response(kernel: FloatArray, groups: int) -> FloatArray:

@@ -23,10 +23,10 @@ from .passes.couplings import find_groups
 from .passes.graph import Graph, label
 from .passes.masking import mask_name, masked_model
 from .passes.outputs import with_outputs
-from .passes.shifts import shifts, unshifted_reader
+from .passes.shifts import shifts, unshifted_readers
 from .passes.suffix import suffix
 from .runtime import Provider, Session
-from .types import Array, Calibration, ChannelGroup, Coupling, FloatArray, Shape, Shift, Skipped
+from .types import Array, Calibration, ChannelGroup, Coupling, FloatArray, Shape, Shift
 
 Absent = Literal["zero", "mean"]
 ABSENT: tuple[Absent, ...] = ("zero", "mean")
@@ -72,13 +72,13 @@ class Bench:
 
     @cached_property
     def coupling(self) -> Coupling:
-        """Groups that can be removed exactly with this meaning of absent."""
-        found = find_groups(self.graph, self.exclude)
-        if self.absent == "zero" or not found.groups:
-            return found
-        blocked = {g.name: s for g in found.groups if (s := self._not_constant(g)) is not None}
-        groups = tuple(group for group in found.groups if group.name not in blocked)
-        return Coupling(groups, (*found.skipped, *blocked.values()))
+        """Groups that can be removed exactly, and why the others can't."""
+        return find_groups(self.graph, self.exclude)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided on the user's behalf."""
+        return (*self.calibration.notes, *self._zeroed())
 
     @property
     def groups(self) -> tuple[ChannelGroup, ...]:
@@ -189,15 +189,14 @@ class Bench:
         first = shape[0] if isinstance(shape[0], int) or batch is None else batch
         return (first, *array.shape[1:])
 
-    def _not_constant(self, group: ChannelGroup) -> Skipped | None:
-        node = unshifted_reader(self.graph, group)
-        if node is None:
-            return None
-        reason = (
-            f"a constant channel adds no constant to the output of {node.op_type} "
-            "(--absent zero can cut it)"
-        )
-        return Skipped(label(node), node.op_type, reason, group.members)
+    def _zeroed(self) -> Iterator[str]:
+        """Readers for which absent channels can't count as their mean."""
+        for group in self.groups if self.absent == "mean" else ():
+            for node in unshifted_readers(self.graph, group):
+                yield (
+                    f"absent channels of '{group.name}' count as zero for {node.op_type} "
+                    f"'{label(node)}': it has no bias that could stand in for their mean"
+                )
 
     @cached_property
     def _means(self) -> Mapping[str, FloatArray]:

@@ -229,7 +229,7 @@ def _open(given: dict[str, Any]) -> Bench:
     )
     if not given["quiet"]:
         click.echo(describe(bench.provider), err=True)
-        for note in bench.calibration.notes:
+        for note in bench.notes:
             click.echo(f"Note: {note}", err=True)
     return bench
 

@@ -92,7 +92,7 @@ def build_report(
         estimator=scores.estimator if scores else "none",
         absent=bench.absent,
         samples=bench.calibration.samples,
-        notes=bench.calibration.notes,
+        notes=bench.notes,
         versions=versions(),
     )
 

@@ -19,26 +19,27 @@ from .graph import Graph, attribute
 _SHIFTED_BY_CONSTANTS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
-def unshifted_reader(graph: Graph, group: ChannelGroup) -> onnx.NodeProto | None:
-    """A reader of the group to whose output a constant channel adds no constant, if any."""
+def unshifted_readers(graph: Graph, group: ChannelGroup) -> list[onnx.NodeProto]:
+    """Readers of the group to whose output a constant channel adds no constant."""
     nodes = (graph.nodes[slot.node] for cut in group.reads for slot in cut.readers)
-    return next((node for node in nodes if node.op_type not in _SHIFTED_BY_CONSTANTS), None)
+    return [node for node in nodes if node.op_type not in _SHIFTED_BY_CONSTANTS]
 
 
 def shifts(graph: Graph, group: ChannelGroup, means: Mapping[str, FloatArray]) -> tuple[Shift, ...]:
-    """Shifts of all nodes that read the group's channels.
+    """Shifts of the nodes that read the group's channels.
+
+    For the readers that :func:`unshifted_readers` lists, an absent channel is zero.
 
     Args:
         graph: Index of the model.
         group: The group.
         means: Per tensor that is read, the constant each position takes: float64[width].
-
-    For groups without an :func:`unshifted_reader` only.
     """
     return tuple(
         Shift(slot.node, _per_player(response(graph, slot.node) * means[cut.tensor], cut, group))
         for cut in group.reads
         for slot in cut.readers
+        if graph.nodes[slot.node].op_type in _SHIFTED_BY_CONSTANTS
     )
 
 

@@ -78,6 +78,25 @@ def _concat_beside(site: Site, axis: int, tracked: int) -> None:
     site.emit(axis, first.ids)
 
 
+@rule("Expand")
+def expand(site: Site) -> None:
+    """Channels pass through where other axes are repeated."""
+    track, entries = site.only_track(), site.numbers(1)
+    if entries is None:
+        raise Refused("its shape is computed at run time")
+    shift = max(len(entries) - len(site.shape(0)), 0)
+    place = track.axis + shift - max(len(site.shape(0)) - len(entries), 0)
+    others = [entry for i, entry in enumerate(entries) if i != place]
+    require_free(site, others)
+    entry = entries[place] if place >= 0 else None
+    if place >= 0 and not (isinstance(entry, Number) and entry.value == 1):
+        follow_shape_entry(site, entry, track.ids)
+    site.emit(track.axis + shift, track.ids)
+
+
+NUMBER_READERS.add(("Expand", 1))
+
+
 @rule("Flatten")
 def flatten(site: Site) -> None:
     """A channel becomes all its elements in the flattened row."""

@@ -99,6 +99,13 @@ class Site:
         """Value of a constant input, None if it is missing or computed."""
         return self._graph.constant(self.node.input[index]) if self.has(index) else None
 
+    def value(self, index: int) -> Array | None:
+        """Value of an input that is stored, or computed from stored ones only; else None."""
+        if not self.has(index):
+            return None
+        array = self.constant(index)
+        return folded(self._graph, self.node.input[index]) if array is None else array
+
     def is_constant(self, index: int) -> bool:
         """Whether an input is stored in the file, in this form or another."""
         return is_stored(self._graph, self.node.input[index])
@@ -119,9 +126,7 @@ class Site:
         if not self.has(index):
             value = self.attribute(name)
             return None if value is None else [int(v) for v in value]
-        array = self.constant(index)
-        if array is None:
-            array = folded(self._graph, self.node.input[index])
+        array = self.value(index)
         if array is None:
             raise Refused(f"its {name} are computed at run time")
         return [int(v) for v in np.ravel(array)]

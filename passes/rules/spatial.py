@@ -87,7 +87,7 @@ def _resize_to(site: Site, track: Track) -> None:
 
 def _scale(site: Site, axis: int) -> float:
     index = 2 if len(site.node.input) > 2 else 1
-    scales = site.constant(index)
+    scales = site.value(index)
     if scales is None:
         scales = site.attribute("scales")
     return float("nan") if scales is None else float(np.ravel(scales)[axis])

@@ -73,10 +73,12 @@ class _Masker:
 
     def _mask_read(self, cut: Cut, extended: Any) -> None:
         """Multiply the tensor by its positions' masks; NOBODY's is the extra 1 at the end."""
-        shape = [1] * len(self._source.shape(cut.tensor) or ())
+        kernel = self._source.nodes[cut.readers[0].node].input[1]
+        rank = len(self._source.shape(cut.tensor) or self._source.constant_shape(kernel) or ())
+        shape = [1] * rank
         shape[cut.axis] = len(cut.owner)
         factors = self._add("Gather", [extended, self._constant(cut.owner)], axis=0)
-        factors = self._reshaped(factors, shape, self._source.elem_type(cut.tensor))
+        factors = self._reshaped(factors, shape, self._source.elem_type(kernel))
         first = self._nodes[cut.readers[0].node].inputs[cut.readers[0].index]
         masked = self._add("Mul", [first, factors])
         for slot in cut.readers:
@@ -84,13 +86,18 @@ class _Masker:
 
     def _shift(self, shift: Shift, absent: Any) -> None:
         """Add to the node's output what the absent players contribute as constants."""
-        node = self._nodes[shift.node]
-        rows = self._constant(np.ascontiguousarray(shift.response.T, np.float32))
-        total = self._add("MatMul", [absent, rows])
+        node, source = self._nodes[shift.node], self._source.nodes[shift.node]
+        elem_type = self._source.elem_type(source.input[1])
+        precise = elem_type == onnx.TensorProto.DOUBLE
+        if precise:
+            absent = self._add("Cast", [absent], to=elem_type)
+        rows = shift.response.T.astype(np.float64 if precise else np.float32)
+        total = self._add("MatMul", [absent, self._constant(np.ascontiguousarray(rows))])
         shape = [shift.response.shape[0]]
         if node.op == "Conv":
-            shape = [1, *shape, *[1] * (len(self._source.shape(shift.node) or ()) - 2)]
-        total = self._reshaped(total, shape, self._source.elem_type(shift.node))
+            kernel = self._source.constant_shape(source.input[1]) or ()
+            shape = [1, *shape, *[1] * (len(kernel) - 2)]
+        total = self._reshaped(total, shape, elem_type)
         output = node.outputs[0]
         node.outputs[0] = gs.Variable(self._name(), output.dtype)
         add = gs.Node("Add", self._name(), inputs=[node.outputs[0], total], outputs=[output])

@@ -1,4 +1,4 @@
-"""Prunes the real models that tools/models.py fetches and says how far each came, or why not.
+"""Prunes the real models that tools/fetch_models.py fetches and says how far each came, or why not.
 
 python tools/real_models.py --json real_models.json
 """
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 
-from models import NAMES, fetch
+from fetch_models import NAMES, fetch
 from onnx_shapprune.errors import NothingToPrune, TargetUnreachable
 from onnx_shapprune.model_io import load_model, save_model
 from onnx_shapprune.pipeline import Result, open_bench, prune

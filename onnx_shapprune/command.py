@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -18,21 +20,33 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.params.append(_DEBUG)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the arguments; Ctrl-C counts here too."""
+        with _interruptible():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command and translate what it raises into an exit code."""
         debug = ctx.params.pop("debug", False)
         try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit):
-            raise
-        except KeyboardInterrupt:
-            click.echo("Interrupted: nothing was left half-written.", err=True)
-            ctx.exit(INTERRUPTED)
+            with _interruptible():
+                return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise  # click's own, and its way to end when nobody reads on
         except Exception as error:
             if debug:
                 raise
             _show(error)
             ctx.exit(error.exit_code if isinstance(error, ShapPruneError) else 1)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Interrupted: nothing was left half-written.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 _DEBUG = click.Option(

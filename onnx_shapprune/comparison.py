@@ -17,7 +17,7 @@ from .metrics import Metric, build_metric
 from .model_io import Model
 from .report import SCHEMA_VERSION, versions
 from .runtime import Session
-from .types import Array, Calibration, Cost
+from .types import Array, Calibration, Cost, TensorSpec
 
 _TIMING_SECONDS = 3.0
 _MIN_REPEATS = 5
@@ -83,12 +83,24 @@ def compare(a: Bench, model: Model, metric: str = "auto") -> Comparison:
 
 def _require_same_signature(a: Model, b: Model) -> None:
     for what in ("inputs", "outputs"):
-        names = [[spec.name for spec in getattr(model, what)] for model in (a, b)]
-        if names[0] != names[1]:
+        ours: tuple[TensorSpec, ...] = getattr(a, what)
+        theirs: tuple[TensorSpec, ...] = getattr(b, what)
+        if len(ours) != len(theirs) or not all(map(_compatible, ours, theirs)):
             raise DataError(
-                f"the models have different {what}: {names[0]} and {names[1]}",
+                f"the models have different {what}: {_listed(ours)} and {_listed(theirs)}",
                 "compare a model with its own pruned version",
             )
+
+
+def _compatible(a: TensorSpec, b: TensorSpec) -> bool:
+    """Whether two tensors have the same name and type, and no size that differs."""
+    sizes = zip(a.shape, b.shape, strict=False)
+    differ = any(isinstance(x, int) and isinstance(y, int) and x != y for x, y in sizes)
+    return (a.name, a.dtype, len(a.shape)) == (b.name, b.dtype, len(b.shape)) and not differ
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in specs)
 
 
 def _total(metric: Metric, bench: Bench) -> float:

@@ -10,6 +10,7 @@ from .allocation import convex, rank
 from .bench import Bench
 from .game import ChannelGame
 from .metrics import Metric
+from .progress import stage
 from .types import BoolArray, FloatArray, IntArray, Progress
 
 _POINTS = 10
@@ -32,14 +33,13 @@ def damage_curves(
         Per group float64[players + 1], indexed by the number of players kept.
     """
     counts = {name: _counts(len(values)) for name, values in scores.items()}
-    progress.start("widths", sum(len(c) for c in counts.values()))
     curves = {}
-    for group in (group for group in bench.groups if group.name in scores):
-        best = _best(scores[group.name], counts[group.name])
-        with bench.player(group) as (model, executor):
-            game = ChannelGame(group, model, metric, executor, progress)
-            curves[group.name] = _curve(counts[group.name], -game.worth(np.stack(best)))
-    progress.finish()
+    with stage(progress, "widths", sum(len(c) for c in counts.values())):
+        for group in (group for group in bench.groups if group.name in scores):
+            best = _best(scores[group.name], counts[group.name])
+            with bench.player(group) as (model, executor):
+                game = ChannelGame(group, model, metric, executor, progress)
+                curves[group.name] = _curve(counts[group.name], -game.worth(np.stack(best)))
     return curves
 
 

@@ -16,7 +16,7 @@ from .comparison import compare
 from .console import console_for, show_comparison, show_report
 from .documents import write_json
 from .errors import OutputError
-from .model_io import load_model, save_model
+from .model_io import load_model, output_errors, save_model
 from .pipeline import open_bench, prune
 from .runtime import choose_provider, describe
 from .types import Progress
@@ -34,10 +34,11 @@ def run_demo(folder: Path, stream: TextIO, progress: Progress) -> None:
     start = perf_counter()
     _make(folder)
     model, data, held_out = folder / _MODEL, folder / "calibration.npz", folder / "test.npz"
-    shutil.copyfile(calib_data.path(_MODEL), model)
     images, labels = calib_data.fashion_mnist("test")
-    np.savez_compressed(data, image=calib_data.fashion_mnist("calibration")[0])
-    np.savez_compressed(held_out, image=images, labels=labels)
+    with output_errors(folder):
+        shutil.copyfile(calib_data.path(_MODEL), model)
+        np.savez_compressed(data, image=calib_data.fashion_mnist("calibration")[0])
+        np.savez_compressed(held_out, image=images, labels=labels)
 
     bench = open_bench(model, data)
     console = console_for(stream)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,26 @@ def dump(data: Mapping[str, Any]) -> str:
     return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically.
+@contextmanager
+def pending_json(path: Path, data: Mapping[str, Any]) -> Iterator[None]:
+    """Write a JSON file that takes its place only if the block succeeds.
 
     Raises:
         OutputError: It can't be written.
     """
     with atomic_file(path) as temporary:
         temporary.write_text(dump(data), encoding="utf-8")
+        yield
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically.
+
+    Raises:
+        OutputError: It can't be written.
+    """
+    with pending_json(path, data):
+        pass
 
 
 def read_scores(path: Path) -> Scores:
@@ -48,7 +61,7 @@ def read_scores(path: Path) -> Scores:
         )
     try:
         return _scores(data)
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
         raise ScoresError(f"'{path}' is no scores file: {error!r}", hint) from error
 
 
@@ -65,11 +78,18 @@ def _scores(data: Mapping[str, Any]) -> Scores:
 
 
 def _group_score(data: Mapping[str, Any]) -> GroupScore:
+    players = int(data["players"])
     return GroupScore(
         name=str(data["name"]),
-        players=int(data["players"]),
+        players=players,
         members=tuple(str(member) for member in data["members"]),
-        values=tuple(float(value) for value in data["values"]),
-        stderr=tuple(float(value) for value in data["stderr"]),
+        values=_numbers(data["values"], players),
+        stderr=_numbers(data["stderr"], players),
         evaluations=int(data["evaluations"]),
     )
+
+
+def _numbers(data: Any, players: int) -> tuple[float, ...]:
+    if not isinstance(data, list) or len(data) != players:
+        raise ValueError(f"not a list of {players} numbers")
+    return tuple(float(value) for value in data)

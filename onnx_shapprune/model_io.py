@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
-from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+from onnx.external_data_helper import (
+    load_external_data_for_model,
+    set_external_data,
+    uses_external_data,
+)
 
 from .errors import ModelError, OutputError
 from .passes.shapes import value_info_shape
@@ -25,15 +29,21 @@ _MAX_OPSET = 26
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model as read: ``sha256`` is that of the file (of the serialised proto in memory).
+    """A model as read, its weights in memory.
 
-    ``external``: its weights came from files of their own; they are in ``proto`` now.
+    ``sha256`` is that of the file (of the serialised proto, for a model in memory); where
+    weights have files of their own, it covers them too. ``weight_files`` are those files.
     """
 
     proto: onnx.ModelProto
     sha256: str
     path: Path | None
-    external: bool = False
+    weight_files: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that it was read from."""
+        return (() if self.path is None else (self.path,)) + self.weight_files
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -62,8 +72,8 @@ def load_model(source: str | Path | onnx.ModelProto | Model) -> Model:
     proto = _read(path)
     _require_graph(proto, path)
     _require_known_versions(proto)
-    external = _load_external_data(proto, path)
-    return _checked(Model(proto, _file_sha256(path), path, external))
+    weight_files = _load_external_data(proto, path)
+    return _checked(Model(proto, _sha256((path, *weight_files)), path, weight_files))
 
 
 def save_model(proto: onnx.ModelProto, path: str | Path, *, force: bool = False) -> None:
@@ -77,19 +87,20 @@ def save_model(proto: onnx.ModelProto, path: str | Path, *, force: bool = False)
     path = Path(path)
     require_writable(path, force=force)
     if proto.ByteSize() >= _PROTOBUF_LIMIT:
-        _save_external(proto, path)
+        require_writable(_data_path(path), force=force)
+        _save_large(proto, path)
         return
     with atomic_file(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
 
 
-def require_writable(path: Path, *, force: bool = False, source: Path | None = None) -> None:
+def require_writable(path: Path, *, force: bool = False, source: Sequence[Path] = ()) -> None:
     """Fail early where writing would fail later.
 
     Raises:
-        OutputError: See :func:`save_model`; also if ``path`` is the ``source`` itself.
+        OutputError: See :func:`save_model`; also if ``path`` is one of the ``source`` files.
     """
-    if source is not None and path.exists() and source.exists() and path.samefile(source):
+    if any(path.exists() and file.exists() and path.samefile(file) for file in source):
         raise OutputError(f"'{path}' is the source model itself", "choose another output name")
     if path.is_dir():
         raise OutputError(f"'{path}' is a directory", "give a file name")
@@ -109,7 +120,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: The disk is full or the file can't be written.
     """
-    with _output_errors(path):
+    with output_errors(path):
         handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
         os.close(handle)
         temporary = Path(name)
@@ -162,14 +173,13 @@ def _require_known_versions(proto: onnx.ModelProto) -> None:
         )
 
 
-def _load_external_data(proto: onnx.ModelProto, path: Path) -> bool:
-    """Bring external weights in, if there are any; paths out of the folder are refused."""
+def _load_external_data(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
+    """Bring external weights in; the files they were in. Paths out of the folder are refused."""
     folder = path.absolute().parent.resolve()
     external = [t for t in _stored_tensors(proto.graph) if uses_external_data(t)]
     for tensor in external:
         _require_inside(tensor, folder)
-    if not external:
-        return False
+    files = tuple(dict.fromkeys(folder / _location(tensor) for tensor in external))
     try:
         load_external_data_for_model(proto, str(folder))
     except Exception as error:  # onnx raises several unrelated kinds
@@ -177,7 +187,7 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> bool:
             f"the external weights can't be read: {_first_line(error)}",
             "copy the external data file again",
         ) from error
-    return True
+    return files
 
 
 def _stored_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -237,29 +247,58 @@ def _spec(info: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def _dtype_name(kind: int) -> str:
-    return onnx.helper.tensor_dtype_to_np_dtype(kind).name
+    try:
+        return onnx.helper.tensor_dtype_to_np_dtype(kind).name
+    except KeyError as error:
+        raise ModelError(f"the model has the unknown element type {kind}") from error
 
 
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(files: Sequence[Path]) -> str:
+    """Digest of a file; of several, the digest of their digests."""
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 # --- writing
 
 
-def _save_external(proto: onnx.ModelProto, path: Path) -> None:
+def _save_large(proto: onnx.ModelProto, path: Path) -> None:
     """Weights go to a file beside the model, which takes its place first."""
-    data = path.with_name(path.name + ".data")
-    with _output_errors(path), tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
+    data = _data_path(path)
+    with output_errors(path), tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
         temporary = Path(folder) / path.name
-        onnx.save(proto, temporary, save_as_external_data=True, location=data.name)
-        os.replace(temporary.with_name(data.name), data)
-        os.replace(temporary, path)
+        save_with_weights_beside(proto, temporary)
+        for made, final in ((temporary.with_name(data.name), data), (temporary, path)):
+            made.chmod(0o666 & ~_umask())
+            os.replace(made, final)
+
+
+def save_with_weights_beside(proto: onnx.ModelProto, path: Path) -> None:
+    """Write a model of any size, its initializers in ``<path>.data``; ``proto`` stays as it is."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for tensor in copy.graph.initializer:
+        if tensor.HasField("raw_data"):
+            set_external_data(tensor, _data_path(path).name)
+    onnx.save(copy, path)
+
+
+def _data_path(path: Path) -> Path:
+    return path.with_name(path.name + ".data")
 
 
 @contextmanager
-def _output_errors(path: Path) -> Iterator[None]:
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while writing into one kind of error.
+
+    Raises:
+        OutputError: The disk is full or the file can't be written.
+    """
     try:
         yield
     except (OSError, EncodeError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,17 @@ def parse_dims(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     dims = {}
     for text in values:
         name, _sign, number = text.rpartition("=")
-        if not name or not number.isdigit() or int(number) < 1:
+        if not name or not re.fullmatch("[1-9][0-9]{0,8}", number):
             raise click.BadParameter(f"'{text}' is not of the form NAME=N, e.g. height=224")
         dims[name] = int(number)
     return dims
+
+
+def parse_share(_: click.Context, __: click.Parameter, value: float) -> float:
+    """A share of the whole; the range that click knows lets NaN through."""
+    if math.isnan(value):
+        raise click.BadParameter("nan is no number")
+    return value
 
 
 def parse_budget(_: click.Context, __: click.Parameter, text: str) -> str:

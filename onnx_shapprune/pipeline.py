@@ -20,14 +20,16 @@ from .estimators import NAMES, estimator
 from .metrics import Metric
 from .model_io import Model, load_model
 from .passes.removal import remove
-from .progress import SILENT
+from .progress import SILENT, stage
 from .report import MetricReport, Report, build_report
 from .runtime import Session, Wanted, choose_provider
 from .scoring import Scoring, score, values_by_group
 from .types import Array, BoolArray, Cost, FloatArray, GroupPlan, Plan, Progress, Scores
 from .verification import verify
 
-_TIGHTENINGS = 4
+_TIGHTENINGS = 24
+_LEAST_TIGHTENING = 0.5
+_MARGIN = 0.999
 
 Source = str | Path | onnx.ModelProto | Model
 Data = str | Path | Mapping[str, Array] | Array
@@ -174,17 +176,17 @@ def _cut(
 ) -> tuple[Allocation, Plan, onnx.ModelProto]:
     """Allocate and remove; tighter where the file as written is above the prediction."""
     values = values_by_group(scores, bench)
-    full = getattr(bench.costs.cost(bench.costs.full()), target.of)
+    goal = target.keep * getattr(bench.costs.cost(bench.costs.full()), target.of)
     aim = target
     for _ in range(_TIGHTENINGS):
         allocation = allocate(bench.costs, values, aim, limits, damage)
         plan = make_plan(bench, allocation.kept)
         pruned = remove(bench.model.proto, bench.model.sha256, plan)
-        excess = getattr(measured(pruned, bench, allocation.cost), target.of) - target.keep * full
-        if excess <= 0 or not allocation.reached:
-            break
-        aim = replace(aim, keep=aim.keep - excess / full)
-    return allocation, plan, pruned
+        found = getattr(measured(pruned, bench, allocation.cost), target.of)
+        if found <= goal or not allocation.reached:
+            return allocation, plan, pruned
+        aim = replace(aim, keep=aim.keep * max(goal / found, _LEAST_TIGHTENING) * _MARGIN)
+    return replace(allocation, reached=False), plan, pruned
 
 
 def make_plan(bench: Bench, kept: Mapping[str, BoolArray]) -> Plan:
@@ -204,12 +206,11 @@ def measured(pruned: onnx.ModelProto, bench: Bench, predicted: Cost) -> Cost:
 
 
 def _verified(bench: Bench, pruned: onnx.ModelProto, plan: Plan, progress: Progress) -> float:
-    progress.start("verify", 1)
-    difference = verify(
-        bench.graph, bench.model, pruned, plan, bench.calibration, provider=bench.provider
-    )
-    progress.advance()
-    progress.finish()
+    with stage(progress, "verify", 1):
+        difference = verify(
+            bench.graph, bench.model, pruned, plan, bench.calibration, provider=bench.provider
+        )
+        progress.advance()
     return difference
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, TextIO
@@ -24,7 +26,7 @@ class Silent:
     def advance(self, steps: int = 1) -> None:
         """See :class:`~onnx_shapprune.types.Progress`."""
 
-    def finish(self) -> None:
+    def finish(self, *, completed: bool = True) -> None:
         """See :class:`~onnx_shapprune.types.Progress`."""
 
 
@@ -52,9 +54,10 @@ class Lines:
                 self._said = now
                 self._say(f"{self._done}/{self._total}, {self._left(now)} left")
 
-    def finish(self) -> None:
+    def finish(self, *, completed: bool = True) -> None:
         """See :class:`~onnx_shapprune.types.Progress`."""
-        self._say(f"done in {duration(perf_counter() - self._began)}")
+        if completed:
+            self._say(f"done in {duration(perf_counter() - self._began)}")
 
     def _left(self, now: float) -> str:
         rate = self._done / (now - self._began)
@@ -95,11 +98,23 @@ class Bar:
         if self._bar is not None and self._task is not None:
             self._bar.advance(self._task, steps)
 
-    def finish(self) -> None:
+    def finish(self, *, completed: bool = True) -> None:
         """See :class:`~onnx_shapprune.types.Progress`."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+@contextmanager
+def stage(progress: Progress, name: str, total: int) -> Iterator[None]:
+    """A stage that ends with its block, whatever happens in it."""
+    progress.start(name, total)
+    try:
+        yield
+    except BaseException:
+        progress.finish(completed=False)
+        raise
+    progress.finish()
 
 
 def progress_for(stream: TextIO, *, quiet: bool) -> Progress:

@@ -15,6 +15,7 @@ import onnxruntime as ort
 from google.protobuf.message import EncodeError
 
 from .errors import ModelError, ProviderError
+from .model_io import save_with_weights_beside
 from .types import Array
 
 Wanted = Literal["auto", "cpu", "cuda"]
@@ -96,7 +97,7 @@ def _build(model: onnx.ModelProto, options: Any, provider: Provider) -> Any:
             return ort.InferenceSession(content, options, providers=providers)
         with tempfile.TemporaryDirectory() as folder:  # protobuf can't carry more than 2 GiB
             path = Path(folder) / "model.onnx"
-            onnx.save(model, path, save_as_external_data=True, location="model.data")
+            save_with_weights_beside(model, path)
             return ort.InferenceSession(path, options, providers=providers)
     except Exception as error:  # its exceptions have no common base
         raise ModelError(

@@ -12,6 +12,7 @@ from .errors import ScoresError
 from .estimators import Budget, allowance, estimate, estimator
 from .game import ChannelGame, UnplayedGame
 from .metrics import Metric
+from .progress import stage
 from .types import ChannelGroup, Estimate, FloatArray, GroupScore, Progress, Scores
 
 
@@ -43,12 +44,11 @@ def score(bench: Bench, scoring: Scoring, progress: Progress) -> Scores:
     allowed = [allowance(scoring.estimator, group.players, budget) for group in bench.groups]
     metric = bench.metric(scoring.metric)  # its complaints come before the long work
     rngs = np.random.default_rng(scoring.seed).spawn(len(bench.groups))
-    progress.start("score", sum(allowed))
-    found = [
-        _play(bench, group, scoring, metric, rng, progress)
-        for group, rng in zip(bench.groups, rngs, strict=True)
-    ]
-    progress.finish()
+    with stage(progress, "score", sum(allowed)):
+        found = [
+            _play(bench, group, scoring, metric, rng, progress)
+            for group, rng in zip(bench.groups, rngs, strict=True)
+        ]
     return Scores(
         model_sha256=bench.model.sha256,
         estimator=scoring.estimator,

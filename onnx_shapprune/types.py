@@ -200,8 +200,8 @@ class Progress(Protocol):
         """Some steps of the current stage are done."""
         ...
 
-    def finish(self) -> None:
-        """The current stage has ended."""
+    def finish(self, *, completed: bool = True) -> None:
+        """The current stage has ended, as it should or by an error."""
         ...
 
 

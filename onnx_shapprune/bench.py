@@ -151,7 +151,7 @@ class Bench:
     def _masked_model(self, groups: Sequence[ChannelGroup], threads: int) -> MaskedModel:
         whole = masked_model(self.graph, groups, self.shifts)
         part = suffix(whole, [mask_name(group.name) for group in groups])
-        feeds = self._frontier(part.frontier)
+        feeds = self._frontier(part.frontier) if part.outputs else None
         if feeds is None:
             every = tuple(range(len(self.model.proto.graph.output)))
             session = Session(whole, self.provider, threads=threads)
@@ -202,6 +202,8 @@ class Bench:
     def _means(self) -> Mapping[str, FloatArray]:
         """Mean of every position of every read tensor, over samples and the other axes."""
         axes = {cut.tensor: cut.axis for group in self.groups for cut in group.reads}
+        if not axes:
+            return {}
         session = Session(with_outputs(self.model.proto, axes), self.provider)
         totals: dict[str, FloatArray] = {}
         counts: dict[str, int] = {}

@@ -69,6 +69,7 @@ def compare(a: Bench, model: Model, metric: str = "auto") -> Comparison:
     """
     _require_same_signature(a.model, model)
     b = Bench(model, a.calibration, provider=a.provider)
+    _require_same_shapes(a, b)
     judge = build_metric(metric, a.reference)
     times = _milliseconds([Session(m, a.provider) for m in (a.model.proto, model.proto)], a)
     return Comparison(
@@ -90,6 +91,16 @@ def _require_same_signature(a: Model, b: Model) -> None:
                 f"the models have different {what}: {_listed(ours)} and {_listed(theirs)}",
                 "compare a model with its own pruned version",
             )
+
+
+def _require_same_shapes(a: Bench, b: Bench) -> None:
+    """Sizes that the models leave open may differ all the same."""
+    shapes = [[array.shape for array in bench.reference.outputs[0]] for bench in (a, b)]
+    if shapes[0] != shapes[1]:
+        raise DataError(
+            f"the models have different outputs: {shapes[0]} and {shapes[1]}",
+            "compare a model with its own pruned version",
+        )
 
 
 def _compatible(a: TensorSpec, b: TensorSpec) -> bool:

@@ -33,12 +33,15 @@ _KERNELS = {  # operator: inputs that hold a kernel
 
 @dataclass(frozen=True, eq=False)
 class _Stored:
-    """One stored constant (or one copy of it) and the cuts that shrink it."""
+    """One stored constant (or one copy of it) and the cuts that shrink it.
+
+    ``uses`` are multiply-accumulates per element, each with the cuts of what is multiplied.
+    """
 
     shape: tuple[int, ...]
     itemsize: float
     is_weight: bool
-    uses: float
+    uses: tuple[tuple[float, tuple[tuple[str, Cut], ...]], ...]
     cuts: tuple[tuple[str, Cut], ...]
     copy_of: int = -1
 
@@ -49,6 +52,10 @@ class _Stored:
             positions = cut.kept_positions(kept[group])
             axes[cut.axis] = axes.get(cut.axis, positions) & positions
         return axes
+
+    def used(self, kept: Mapping[str, BoolArray]) -> float:
+        """Multiply-accumulates per element that are left."""
+        return sum(uses * _share_left(cuts, kept) for uses, cuts in self.uses)
 
 
 class CostModel:
@@ -88,7 +95,7 @@ class CostModel:
             axes.append(stored.kept(kept))
             full = static_size(stored.shape) or 0
             left = _size_left(stored.shape, axes[-1])
-            macs += stored.uses * left
+            macs += stored.used(kept) * left
             if stored.copy_of >= 0:
                 if _same(axes[-1], axes[stored.copy_of]):
                     continue
@@ -143,30 +150,54 @@ class CostModel:
     def _index(
         self, groups: Sequence[ChannelGroup], uses: Mapping[Slot, float]
     ) -> Iterator[_Stored]:
-        cuts = _cuts_by_slot(groups)
+        cuts, beside = _cuts_by_slot(groups), self._cuts_beside(groups)
         count = 0
         for root in self._graph.constants():
             first = count
             for slots in self._variants(root, cuts):
                 wanted = cuts.get(slots[0], []) if slots else []
-                total = sum(uses.get(slot, 0.0) for slot in slots)
-                yield self._stored_constant(root, wanted, total, first if count > first else -1)
+                used = tuple((uses[s], beside.get(s, ())) for s in slots if s in uses)
+                yield self._stored_constant(root, wanted, used, first if count > first else -1)
                 count += 1
 
     def _variants(self, root: str, cuts: Mapping[Slot, list[tuple[str, Cut]]]) -> list[list[Slot]]:
         """Readers of a constant, sorted by how they want it cut."""
         found: dict[tuple[object, ...], list[Slot]] = {}
+        if self._graph.is_exposed(root):
+            found[()] = []  # the original stays, for whoever else reads it
         for slot in self._graph.constant_slots(root):
             wanted = cuts.get(slot, [])
             key = tuple((group, cut.axis, cut.owner.tobytes()) for group, cut in wanted)
             found.setdefault(key, []).append(slot)
         return list(found.values()) or [[]]
 
-    def _stored_constant(
-        self, root: str, cuts: Sequence[tuple[str, Cut]], uses: float, copy_of: int
-    ) -> _Stored:
+    def _cuts_beside(
+        self, groups: Sequence[ChannelGroup]
+    ) -> dict[Slot, tuple[tuple[str, Cut], ...]]:
+        """Cuts of a MatMul's rows: they pass through it, and it has fewer to multiply."""
+        found: dict[Slot, tuple[tuple[str, Cut], ...]] = {}
+        for slot in self._kernels():
+            name = self._graph.nodes[slot.node].input[0]
+            last = len(self.shape(name) or ()) - 1
+            if self._graph.nodes[slot.node].op_type == "MatMul":
+                cuts = ((g.name, c) for g in groups for c in g.shapes if c.tensor == name)
+                found[slot] = tuple((group, cut) for group, cut in cuts if cut.axis != last)
+        return found
+
+    def _elem_type(self, root: str) -> int:
         proto = self._graph.constant_proto(root)
-        elem_type = proto.data_type if proto is not None else onnx.TensorProto.INT64
+        if proto is not None:
+            return proto.data_type
+        return _elem_type_of_list(np.asarray(self._graph.constant(root)))
+
+    def _stored_constant(
+        self,
+        root: str,
+        cuts: Sequence[tuple[str, Cut]],
+        uses: tuple[tuple[float, tuple[tuple[str, Cut], ...]], ...],
+        copy_of: int,
+    ) -> _Stored:
+        elem_type = self._elem_type(root)
         return _Stored(
             shape=self._graph.constant_shape(root) or (),
             itemsize=_itemsize(elem_type),
@@ -177,6 +208,10 @@ class CostModel:
         )
 
 
+def _elem_type_of_list(array: Array) -> int:
+    return int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
+
+
 def _cuts_by_slot(groups: Sequence[ChannelGroup]) -> dict[Slot, list[tuple[str, Cut]]]:
     found: dict[Slot, list[tuple[str, Cut]]] = {}
     for group in groups:
@@ -184,6 +219,13 @@ def _cuts_by_slot(groups: Sequence[ChannelGroup]) -> dict[Slot, list[tuple[str, 
             for slot in cut.readers:
                 found.setdefault(slot, []).append((group.name, cut))
     return found
+
+
+def _share_left(cuts: Sequence[tuple[str, Cut]], kept: Mapping[str, BoolArray]) -> float:
+    share = 1.0
+    for group, cut in cuts:
+        share *= float(cut.kept_positions(kept[group]).mean())
+    return share
 
 
 def _size_left(shape: tuple[int, ...], kept: Mapping[int, BoolArray]) -> int:

@@ -86,6 +86,7 @@ class ChannelGame:
         new = {
             key: row for key, row in zip(keys, coalitions, strict=True) if key not in self._known
         }
+        self._progress.advance(len(keys) - len(new))
         for key, worth in zip(new, self._executor.map(self._play, new.values()), strict=True):
             self._known[key] = worth
         return np.asarray([self._known[key] for key in keys])

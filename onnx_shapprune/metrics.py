@@ -190,7 +190,10 @@ def _rows(scores: Array) -> FloatArray:
 def _squared_error(reference: Reference) -> SquaredError:
     floats = [i for i, array in enumerate(reference.outputs[0]) if array.dtype.kind == "f"]
     if not floats:
-        raise OptionError("the model has no float output to compare", "prune a model with one")
+        raise OptionError(
+            "the model has no float output to compare",
+            "integer outputs can't be judged: give a model that ends before its ArgMax",
+        )
     scales = tuple((i, _scale([batch[i] for batch in reference.outputs])) for i in floats)
     return SquaredError(reference.outputs, scales)
 

@@ -24,8 +24,8 @@ from .passes.removal import remove
 from .runtime import Provider, Session
 from .types import Array, BoolArray, Calibration, Plan
 
-TOLERANCE = {"float16": 2e-2, "float32": 1e-4, "float64": 1e-9}
-"""Largest difference relative to the largest value of the tensor, by its dtype."""
+TOLERANCE = {"bfloat16": 2e-1, "float16": 2e-2, "float32": 1e-4, "float64": 1e-9}
+"""Largest difference relative to the largest value of a tensor, by the coarsest dtype in use."""
 
 _PROBE_SAMPLES = 4
 _MAX_FLIPS = 0.01
@@ -42,6 +42,7 @@ class _Probe:
     axis: int = 0
     kept: BoolArray | None = None
     least_scale: float = 0.0
+    tolerance: float = 0.0
 
     def of_masked(self, array: Array) -> Array:
         return array if self.kept is None else array.compress(self.kept, axis=self.axis)
@@ -96,11 +97,12 @@ def _compare_all(
     groups = [part.group for part in plan.groups]
     masked = masked_model(graph, groups, {p.group.name: p.shifts for p in plan.groups})
     masks = {mask_name(p.group.name): p.kept.astype(np.float32) for p in plan.groups}
+    coarsest = _coarsest(graph)
     outputs = [
-        _Probe(output.name, least_scale=_least_scale(graph, output.name))
+        _Probe(output.name, least_scale=_least_scale(graph, output.name), tolerance=coarsest)
         for output in model.proto.graph.output
     ]
-    inner = _inner_probes(graph, plan)
+    inner = _inner_probes(graph, plan, coarsest)
     size = fixed_batch(model.inputs) or batch
     few = next(batches(calibration, fixed_batch(model.inputs) or _PROBE_SAMPLES))
     worst = 0.0
@@ -156,7 +158,7 @@ def _difference(probe: _Probe, expected: Array, found: Array) -> float:
     known, new = expected[both].astype(np.float64), found[both].astype(np.float64)
     scale = max(float(np.abs(known).max(initial=0.0)), probe.least_scale) or 1.0
     difference = float(np.abs(known - new).max(initial=0.0)) / scale
-    if difference > TOLERANCE.get(expected.dtype.name, 2e-2):
+    if difference > max(probe.tolerance, TOLERANCE.get(expected.dtype.name, 2e-2)):
         raise VerificationError(
             f"'{probe.name}' differs by {difference:.2g} of its scale between masked and removed"
         )
@@ -171,6 +173,13 @@ def _require_equal(probe: _Probe, expected: Array, found: Array) -> float:
     return 0.0
 
 
+def _coarsest(graph: Graph) -> float:
+    """Tolerance of the coarsest float type that any tensor of the model has."""
+    kinds = {info.elem_type for info in graph.tensors.values() if info.elem_type}
+    names = {onnx.helper.tensor_dtype_to_np_dtype(kind).name for kind in kinds}
+    return max((TOLERANCE[name] for name in names if name in TOLERANCE), default=0.0)
+
+
 def _least_scale(graph: Graph, name: str) -> float:
     """1 for what comes out of a function with the range 0 to 1, however small it is here.
 
@@ -182,13 +191,18 @@ def _least_scale(graph: Graph, name: str) -> float:
     return 1.0 if node is not None and node.op_type in _RANGE_ONE else 0.0
 
 
-def _inner_probes(graph: Graph, plan: Plan) -> list[_Probe]:
+def _inner_probes(graph: Graph, plan: Plan, tolerance: float) -> list[_Probe]:
     """Outputs of all nodes that read a cut tensor."""
     kept = _kept_positions(plan)
     names = dict.fromkeys(
         slot.node for part in plan.groups for cut in part.group.reads for slot in cut.readers
     )
-    return [_Probe(name, *kept.get(name, (0, None))) for name in names if name not in graph.outputs]
+    return [
+        _Probe(name, axis=axis, kept=positions, tolerance=tolerance)
+        for name in names
+        if name not in graph.outputs
+        for axis, positions in [kept.get(name, (0, None))]
+    ]
 
 
 def _kept_positions(plan: Plan) -> dict[str, tuple[int, BoolArray]]:

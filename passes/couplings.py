@@ -7,6 +7,7 @@ way; one connected-components call at the end decides.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
@@ -14,16 +15,14 @@ import numpy as np
 import onnx
 
 from onnx_shapprune.errors import OptionError
-from onnx_shapprune.types import Coupling, IntArray
+from onnx_shapprune.types import Coupling, IntArray, Slot
 
-from .graph import Graph, inner_convolutions, label
+from .graph import STANDARD_DOMAINS, Graph, inner_convolutions, label
 from .partition import Partition, Walked
 from .rules import NUMBER_READERS, NUMBER_RULES, PRODUCERS, RULES
-from .rules.effects import FIXED, Effects, Refused, Width
+from .rules.effects import FIXED, Effects, Number, Refused, Width
 from .rules.registry import Rule
 from .rules.site import Site
-
-_STANDARD = ("", "ai.onnx")
 
 
 def find_groups(graph: Graph, exclude: Sequence[str] = ()) -> Coupling:
@@ -41,6 +40,7 @@ def find_groups(graph: Graph, exclude: Sequence[str] = ()) -> Coupling:
     for node in graph.nodes.values():
         walk.visit(node)
     walk.lock_exposed()
+    walk.lock_shared_numbers()
     walk.lock_shared_kernels()
     for pattern in exclude:
         walk.lock_excluded(pattern)
@@ -68,6 +68,9 @@ class _Walk:
             self._refuse(node, str(refusal))
         else:
             self._apply(node, site.effects)
+        if not any(name in self.walked.numbers for name in node.output):
+            for index in self._number_inputs(node):
+                self.walked.number_uses += self.walked.numbers[node.input[index]]
 
     def _is_concerned(self, node: onnx.NodeProto) -> bool:
         known = (*self.walked.tracks.keys() & set(node.input), *self._number_inputs(node))
@@ -77,7 +80,7 @@ class _Walk:
         return [i for i, name in enumerate(node.input) if name in self.walked.numbers]
 
     def _rule(self, node: onnx.NodeProto) -> Rule:
-        if node.domain not in _STANDARD:
+        if node.domain not in STANDARD_DOMAINS:
             raise Refused(f"no rule for operators of domain '{node.domain}'")
         numeric = self._number_inputs(node)
         if numeric and node.op_type in NUMBER_RULES:
@@ -117,22 +120,50 @@ class _Walk:
             self._tie(node, one, other)
 
     def _tie(self, node: onnx.NodeProto, one: IntArray, other: IntArray) -> None:
-        fixed = (one == FIXED) != (other == FIXED)
-        if fixed.any():
-            held = np.maximum(one, other)[fixed]
+        fixed = (one == FIXED) | (other == FIXED)
+        held = np.maximum(one, other)[fixed]
+        if (held != FIXED).any():
             self.walked.lock(node, held, "its channels meet others that must stay")
-        self.walked.ties.append((one, other))
+        self.walked.ties.append((one[~fixed], other[~fixed]))
 
     def lock_exposed(self) -> None:
         """Graph outputs, and what the bodies of other nodes read, keep their channels."""
         for name, track in self.walked.tracks.items():
-            if name in self.graph.outputs:
-                reason = f"its channels are the model's output '{name}'"
-            elif name in self.graph.captured:
-                reason = f"'{name}' is read inside the body of another node"
-            else:
-                continue
-            self.walked.lock(self.graph.producers[name], track.ids, reason)
+            self._lock_if_exposed(name, track.ids, "its channels are")
+        for name, entries in self.walked.numbers.items():
+            if name in self.graph.outputs or name in self.graph.captured:
+                self.walked.number_uses += entries
+            for entry in entries:
+                if isinstance(entry, Width):
+                    self._lock_if_exposed(name, entry.ids, "the number of its channels is")
+
+    def _lock_if_exposed(self, name: str, ids: IntArray, what: str) -> None:
+        if name in self.graph.outputs:
+            reason = f"{what} the model's output '{name}'"
+        elif name in self.graph.captured:
+            reason = f"{what} read inside the body of another node as '{name}'"
+        else:
+            return
+        self.walked.lock(self.graph.producers[name], ids, reason)
+
+    def lock_shared_numbers(self) -> None:
+        """A stored number that several nodes use on the way follows for all or not at all.
+
+        (Where nodes read the constant itself, each can get its own copy.)
+        """
+        uses = Counter((e.slot, e.entry) for e in self.walked.number_uses if isinstance(e, Number))
+        followers: dict[tuple[Slot, int], list[IntArray]] = {}
+        for followed in self.walked.follows:
+            if not followed.attribute:
+                key = (followed.slot, followed.entry)
+                followers.setdefault(key, []).append(followed.ids)
+        for (slot, entry), many in followers.items():
+            for ids in many:
+                if uses[slot, entry] > len(many) or len(ids) != len(many[0]):
+                    reason = "the number of its channels is stored where it also means another"
+                    self.walked.lock(self.graph.nodes[slot.node], ids, reason)
+                else:
+                    self._tie(self.graph.nodes[slot.node], many[0], ids)
 
     def lock_shared_kernels(self) -> None:
         """A kernel with several readers shrinks for all of them alike, or not at all.
@@ -156,8 +187,8 @@ class _Walk:
             along = [(ids, node) for a, ids, node in slices if a == axis]
             if exposed or len(along) != readers:
                 self._lock_kernel(root, along)
-            for ids, _ in along[1:]:
-                self.walked.ties.append((along[0][0], ids))
+            for ids, node in along[1:]:
+                self._tie(self.graph.nodes[node], along[0][0], ids)
 
     def _lock_kernel(self, root: str, along: Iterable[tuple[IntArray, str]]) -> None:
         for ids, node in along:

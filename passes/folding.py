@@ -8,7 +8,7 @@ import onnx
 
 from onnx_shapprune.types import Array
 
-from .graph import Graph, node_id
+from .graph import STANDARD_DOMAINS, Graph, node_id
 
 _MAX_NODES = 64
 _MAX_ELEMENTS = 4096
@@ -49,7 +49,7 @@ def _ancestors(graph: Graph, tensor: str) -> list[onnx.NodeProto]:
 
 
 def _can_fold(graph: Graph, node: onnx.NodeProto) -> bool:
-    if node.domain not in ("", "ai.onnx") or node.op_type.startswith(_NOT_PURE):
+    if node.domain not in STANDARD_DOMAINS or node.op_type.startswith(_NOT_PURE):
         return False
     shapes = (graph.constant_shape(name) for name in node.input if name)
     return all(_size(shape) <= _MAX_ELEMENTS for shape in shapes if shape is not None)

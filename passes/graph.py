@@ -17,6 +17,9 @@ from .shapes import TensorInfo, constant_tensor, infer_shapes, merged
 _LIST_ATTRIBUTES = ("value_float", "value_floats", "value_int", "value_ints")
 
 
+STANDARD_DOMAINS = ("", "ai.onnx")
+"""Two names of ONNX's own domain."""
+
 FORM_CHANGERS = frozenset({"Identity", "Reshape", "Unsqueeze", "Squeeze", "Cast"})
 """Operators that give a constant another form and leave its values alone."""
 
@@ -77,7 +80,9 @@ class Graph:
             name for node in model.graph.node for name in body_names(node)
         )
         self.outputs: frozenset[str] = frozenset(o.name for o in model.graph.output)
-        self.opset: int = next((o.version for o in model.opset_import if not o.domain), 1)
+        self.opset: int = next(
+            (o.version for o in model.opset_import if o.domain in STANDARD_DOMAINS), 1
+        )
         self._stored: dict[str, onnx.TensorProto] = {t.name: t for t in model.graph.initializer}
         self._arrays: dict[str, Array] = {}
 
@@ -119,7 +124,7 @@ class Graph:
         if tensor in self._stored:
             return tensor
         node = self.producers.get(tensor)
-        if node is None or node.domain not in ("", "ai.onnx"):
+        if node is None or node.domain not in STANDARD_DOMAINS:
             return None
         if node.op_type == "Identity":
             return self.constant_root(node.input[0])
@@ -166,8 +171,9 @@ class Graph:
         return found
 
     def is_exposed(self, tensor: str) -> bool:
-        """Whether something outside of the top-level nodes sees the tensor."""
-        return tensor in self.captured or tensor in self.outputs
+        """Whether something outside of the top-level nodes sees the tensor in any form."""
+        names = {tensor, *self.forms_of(tensor)}
+        return not names.isdisjoint(self.captured) or not names.isdisjoint(self.outputs)
 
     def adopt(self, tensor: onnx.TensorProto) -> None:
         """Take a constant in that was stored after the index was made."""

@@ -51,7 +51,9 @@ def masked_model(
 class _Masker:
     def __init__(self, graph: Graph) -> None:
         self._source = graph
-        self._graph = gs.import_onnx(graph.model)
+        copy = onnx.ModelProto()  # GraphSurgeon renames inside what it is given
+        copy.CopyFrom(graph.model)
+        self._graph = gs.import_onnx(copy)
         self._nodes = {self._id(node): node for node in self._graph.nodes}
         self._count = 0
 
@@ -125,6 +127,8 @@ class _Masker:
         """The finished model, its masks all ones by default."""
         self._graph.toposort()
         model: onnx.ModelProto = gs.export_onnx(self._graph, do_type_check=False)
+        del model.opset_import[:]
+        model.opset_import.extend(self._source.model.opset_import)
         model.ir_version = max(self._source.model.ir_version, 4)
         for name, count in zip(names, players, strict=True):
             ones = onnx.numpy_helper.from_array(np.ones(count, np.float32), mask_name(name))

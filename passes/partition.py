@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +22,7 @@ from onnx_shapprune.types import (
     Slot,
 )
 
-from .graph import Graph, label, node_id
+from .graph import Graph, label
 from .rules.effects import FIXED, Entry, Followed, Sliced, Track
 
 
@@ -40,6 +41,7 @@ class Walked:
     atoms: int = FIXED + 1
     tracks: dict[str, Track] = field(default_factory=dict)
     numbers: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+    number_uses: list[Entry] = field(default_factory=list)
     ties: list[tuple[IntArray, IntArray]] = field(default_factory=list)
     locks: list[Lock] = field(default_factory=list)
     slices: list[Sliced] = field(default_factory=list)
@@ -75,7 +77,7 @@ class Partition:
 
     def coupling(self) -> Coupling:
         """Groups in graph order, and the reasons for what stays."""
-        return Coupling(tuple(self._groups()), tuple(self._skipped()))
+        return Coupling(tuple(self._groups()), (*self._skipped(), *self._indivisible()))
 
     # --- sorting
 
@@ -127,7 +129,7 @@ class Partition:
         taken: set[str] = set()
         found: list[list[str]] = [[] for _ in self._sizes]
         for node, ids in self._walked.members:
-            name = label(node) if label(node) not in taken else node_id(node)
+            name = _unique(label(node), taken)
             taken.add(name)
             for number in self._groups_of(ids):
                 found[number].append(name)
@@ -180,11 +182,29 @@ class Partition:
             held.setdefault(cause, {}).update(dict.fromkeys(skipped.members))
         return (Skipped(*cause, tuple(members)) for cause, members in held.items() if members)
 
+    def _indivisible(self) -> Iterator[Skipped]:
+        """Groups of a single player: nothing of them can leave without all of it."""
+        for number, members in enumerate(self._members()):
+            if self._sizes[number] == 1:
+                nodes = (node for node, ids in self._walked.members if self._has(ids, number))
+                first = next(nodes)
+                reason = "its channels can only leave all together"
+                yield Skipped(label(first), first.op_type, reason, tuple(members))
+
+    def _has(self, ids: IntArray, number: int) -> bool:
+        return bool((self._group[ids] == number).any())
+
     def _held_by(self, lock: Lock) -> list[str]:
         classes = np.zeros(len(self._locked), bool)
         classes[self._class[lock.ids]] = True
         classes[self._class[FIXED]] = False
         return [label(n) for n, ids in self._walked.members if classes[self._class[ids]].any()]
+
+
+def _unique(name: str, taken: Container[str]) -> str:
+    """The name, with a number behind it if another node has it already."""
+    candidates = itertools.chain([name], (f"{name}#{i}" for i in itertools.count(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def _components(count: int, edges: Sequence[tuple[IntArray, IntArray]]) -> IntArray:

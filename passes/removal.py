@@ -116,7 +116,8 @@ class _Surgeon:
             self._add_shift(shift, ~part.kept)
 
     def _follow(self, group: ChannelGroup, kept: BoolArray) -> None:
-        for follow in group.follows:
+        once = {(f.slot, f.attribute, f.entry): f for f in group.follows}
+        for follow in once.values():
             removed = int((~np.append(kept, True)[follow.owner]).sum())
             if follow.attribute:
                 node = self._graph.nodes[follow.slot.node]
@@ -149,19 +150,22 @@ class _Surgeon:
         if node.op_type == "MatMul":
             return False
         shift = self._shifts[ident]
-        if node.op_type == "Gemm":
-            shift = shift / float(attribute(node, "beta", 1.0))
+        beta = float(attribute(node, "beta", 1.0)) if node.op_type == "Gemm" else 1.0
         slot = Slot(ident, 2)
-        if len(node.input) < 3 or not node.input[2]:
+        if len(node.input) < 3 or not node.input[2] or beta == 0:
             self._new_bias(node, np.zeros(len(shift)))
-        elif self._bias_width(node) != len(shift):
-            self._new_bias(node, np.broadcast_to(self._value(slot).reshape(-1)[-1:], shift.shape))
+            _set_float(node, "beta", 1.0)
+        else:
+            self._widen_bias(node, len(shift))
+            shift = shift / beta
         self._edit(slot).add(shift)
         return True
 
-    def _bias_width(self, node: onnx.NodeProto) -> int:
-        shape = self._graph.constant_shape(node.input[2])
-        return shape[-1] if shape else 1
+    def _widen_bias(self, node: onnx.NodeProto, width: int) -> None:
+        """Store a broadcast bias of a Gemm as wide as its output."""
+        value = self._value(Slot(node_id(node), 2))
+        if value.shape[-1:] != (width,):
+            self._new_bias(node, np.broadcast_to(value, (*value.shape[:-1], width)))
 
     def _new_bias(self, node: onnx.NodeProto, values: Array) -> None:
         """Give a node a bias as wide as its output, to be cut like its kernel's outputs."""
@@ -172,7 +176,7 @@ class _Surgeon:
         self._graph.readers[name].append(Slot(node_id(node), 2))
         kept = self._edit(Slot(node_id(node), 1)).kept.get(kernel_output_axis(node) or 0)
         if kept is not None:
-            self._edit(Slot(node_id(node), 2)).keep(0, kept)
+            self._edit(Slot(node_id(node), 2)).keep(values.ndim - 1, kept)
 
     def _append_bias(self, ident: str) -> None:
         """Put an Add behind a MatMul, which has no bias of its own."""
@@ -242,19 +246,19 @@ class _Surgeon:
         proto = self._graph.constant_proto(root)
         if proto is None:
             _store_list(self._graph.producers[root], array)
-            return
-        fresh = onnx.numpy_helper.from_array(array, proto.name)
-        fresh.doc_string = proto.doc_string
-        fresh.metadata_props.extend(proto.metadata_props)
-        proto.CopyFrom(fresh)
-        self._narrow_input(root, array.shape)
-        self._stale |= {root, *self._graph.forms_of(root)}
+        else:
+            fresh = onnx.numpy_helper.from_array(array, proto.name)
+            fresh.doc_string = proto.doc_string
+            fresh.metadata_props.extend(proto.metadata_props)
+            proto.CopyFrom(fresh)
+        self._record_shape(root, array.shape)
+        self._stale.update(self._graph.forms_of(root))
 
-    def _narrow_input(self, name: str, shape: tuple[int, ...]) -> None:
-        """Initializers may also be listed as graph inputs, with their shape."""
-        for info in self._model.graph.input:
+    def _record_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        """Correct what is recorded of a constant; initializers may be listed as inputs too."""
+        for info in (*self._model.graph.input, *self._model.graph.value_info):
             if info.name == name:
-                for dim, size in zip(info.type.tensor_type.shape.dim, shape, strict=True):
+                for dim, size in zip(info.type.tensor_type.shape.dim, shape, strict=False):
                     dim.dim_value = size
 
     def _store_new(self, base: str, array: Array) -> str:
@@ -286,6 +290,13 @@ def _reduce_attribute(node: onnx.NodeProto, name: str, entry: int, by: int) -> N
         found.i -= by
     else:
         found.ints[entry] -= by
+
+
+def _set_float(node: onnx.NodeProto, name: str, value: float) -> None:
+    """Change an attribute that is there; the others have that value by default."""
+    for found in node.attribute:
+        if found.name == name:
+            found.f = value
 
 
 def _store_list(node: onnx.NodeProto, array: Array) -> None:

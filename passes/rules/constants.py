@@ -7,7 +7,7 @@ import onnx
 
 from onnx_shapprune.types import IntArray, Slot
 
-from ..graph import FORM_CHANGERS, Graph, label, node_id
+from ..graph import FORM_CHANGERS, STANDARD_DOMAINS, Graph, label, node_id
 from .effects import Effects, Followed, Number, Refused, Sliced
 
 
@@ -66,7 +66,7 @@ def origin(graph: Graph, tensor: str) -> str:
 
 def _reshaper(graph: Graph, tensor: str) -> onnx.NodeProto | None:
     maker = graph.producers.get(tensor)
-    standard = maker is not None and maker.domain in ("", "ai.onnx")
+    standard = maker is not None and maker.domain in STANDARD_DOMAINS
     return maker if standard and maker is not None and maker.op_type in FORM_CHANGERS else None
 
 

@@ -101,7 +101,8 @@ NUMBER_READERS.add(("Expand", 1))
 def flatten(site: Site) -> None:
     """A channel becomes all its elements in the flattened row."""
     track, shape = site.only_track(), site.shape(0)
-    start = int(site.attribute("axis", 1)) % (len(shape) + 1)
+    start = int(site.attribute("axis", 1))
+    start += len(shape) if start < 0 else 0
     if track.axis < start:
         raise Refused("it flattens the channels into the batch")
     site.emit(1, _spread(shape[start:], track.axis - start, track.ids))
@@ -118,6 +119,9 @@ def reshape(site: Site) -> None:
         axis, ids = track.axis, track.ids
     else:
         axis, ids = _merged(source, _resolved(site, entries), track)
+    copied = not site.attribute("allowzero", 0) and _is_zero(entries, track.axis)
+    if copied and axis != track.axis:
+        raise Refused("another axis takes its size from the number of channels")
     _follow(site, entries, axis, ids, same_axis=axis == track.axis and len(ids) == len(track.ids))
     site.emit(axis, ids)
 
@@ -125,10 +129,15 @@ def reshape(site: Site) -> None:
 NUMBER_READERS.add(("Reshape", 1))
 
 
+def _is_zero(entries: tuple[Entry, ...], axis: int) -> bool:
+    """Whether the shape copies an axis of the input."""
+    entry = entries[axis] if axis < len(entries) else None
+    return isinstance(entry, Number) and entry.value == 0
+
+
 def _copies_up_to(entries: tuple[Entry, ...], axis: int) -> bool:
     """Whether the shape takes the axes up to the channels over as they are (zeros)."""
-    head = entries[: axis + 1]
-    return len(head) > axis and all(isinstance(e, Number) and e.value == 0 for e in head)
+    return all(_is_zero(entries, i) for i in range(axis + 1))
 
 
 def _resolved(site: Site, entries: tuple[Entry, ...]) -> Shape:

@@ -40,7 +40,8 @@ class Bench:
     """A model, the samples to judge it by, and the dependency analysis.
 
     ``absent`` says what stands in for an absent channel: ``zero``, or its ``mean`` over
-    the samples (folded into the reader's bias on removal).
+    the samples (folded into the reader's bias on removal). ``load_seconds`` is what it took
+    to read them.
     """
 
     model: Model
@@ -48,6 +49,7 @@ class Bench:
     exclude: tuple[str, ...] = ()
     absent: Absent = "mean"
     provider: Provider = "cpu"
+    load_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the meaning of absent."""

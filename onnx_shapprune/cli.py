@@ -208,8 +208,7 @@ def compare(b: Path, labels: bool, as_json: bool, **rest: Any) -> None:
     show_default=True,
     help="Where its files go.",
 )
-@options.quiet
-def demo(folder: Path, quiet: bool) -> None:
+def demo(folder: Path) -> None:
     """Prune a trained LeNet-5 on real photos, in under a minute and without a network.
 
     \b
@@ -219,7 +218,7 @@ def demo(folder: Path, quiet: bool) -> None:
     from .demo import run_demo
     from .progress import progress_for
 
-    run_demo(folder, sys.stdout, progress_for(sys.stderr, quiet=quiet))
+    run_demo(folder, sys.stdout, progress_for(sys.stderr, quiet=False))
 
 
 def _open(given: dict[str, Any]) -> Bench:

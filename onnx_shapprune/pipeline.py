@@ -84,11 +84,13 @@ def open_bench(
     Raises:
         ModelError, DataError, OptionError, ProviderError: See there.
     """
+    start = perf_counter()
     loaded = load_model(model)
     samples = load_calibration(
         data, loaded.inputs, preprocess=preprocess, dims=dims or {}, seed=seed
     )
-    return Bench(loaded, samples, exclude, absent, choose_provider(provider))
+    runs_on = choose_provider(provider)
+    return Bench(loaded, samples, exclude, absent, runs_on, perf_counter() - start)
 
 
 def prune(
@@ -126,8 +128,8 @@ def prune(
     """
     clock = Clock()
     target, limits, scoring = Target(keep, of), limits or Limits(), scoring or Scoring()
-    with clock.stage("load"):
-        bench = _as_bench(model, data, scoring.seed)
+    bench = _as_bench(model, data, scoring.seed)
+    clock.seconds["load"] = round(bench.load_seconds, 3)
     with clock.stage("analyse"):
         metric, before = bench.metric(scoring.metric), bench.costs.cost(bench.costs.full())
     if not bench.groups:

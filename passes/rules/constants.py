@@ -16,7 +16,7 @@ def is_stored(graph: Graph, tensor: str) -> bool:
     if graph.constant_root(tensor) is not None:
         return True
     maker = _reshaper(graph, tensor)
-    if maker is None or len(graph.readers[tensor]) != 1 or graph.is_exposed(tensor):
+    if maker is None or not _has_one_reader(graph, tensor):
         return False
     parameters = all(graph.constant_root(name) for name in maker.input[1:] if name)
     return parameters and is_stored(graph, maker.input[0])
@@ -52,7 +52,9 @@ def stored_numbers(graph: Graph, slot: Slot) -> tuple[Number, ...] | None:
     array = graph.constant(tensor)
     if array is None:
         maker = _reshaper(graph, tensor)
-        return None if maker is None else stored_numbers(graph, Slot(node_id(maker), 0))
+        if maker is None or not _has_one_reader(graph, tensor):
+            return None
+        return stored_numbers(graph, Slot(node_id(maker), 0))
     if array.ndim > 1 or array.dtype.kind != "i":
         return None
     return tuple(Number(int(v), slot, i) for i, v in enumerate(np.ravel(array)))
@@ -62,6 +64,11 @@ def origin(graph: Graph, tensor: str) -> str:
     """Where a tensor that is not stored comes from, in words."""
     maker = graph.producers.get(tensor)
     return f"computed by {maker.op_type} '{label(maker)}'" if maker else "a graph input"
+
+
+def _has_one_reader(graph: Graph, tensor: str) -> bool:
+    """Whether nobody else would see the tensor change."""
+    return len(graph.readers[tensor]) == 1 and not graph.is_exposed(tensor)
 
 
 def _reshaper(graph: Graph, tensor: str) -> onnx.NodeProto | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .cost import CostModel, Quantity
 from .errors import OptionError
-from .types import BoolArray, Cost, FloatArray, IntArray
+from .types import NOBODY, BoolArray, ChannelGroup, Cost, FloatArray, IntArray
 
 _BISECTIONS = 30
 _STEPS = 32
@@ -66,6 +66,24 @@ def rank(values: FloatArray) -> IntArray:
     return np.argsort(-values, kind="stable")
 
 
+def ranking(values: FloatArray, group: ChannelGroup) -> IntArray:
+    """Players from most to least important, those first that no tensor can do without."""
+    first = essential(values, group)
+    order = rank(values)
+    return np.concatenate([first, order[~np.isin(order, first)]])
+
+
+def essential(values: FloatArray, group: ChannelGroup) -> IntArray:
+    """The best player of every tensor of the group, so that none loses all its channels."""
+    order = rank(values)
+    found: list[int] = []
+    for cut in (*group.shapes, *group.weights):
+        owners = np.unique(cut.owner)
+        if owners[0] != NOBODY and not np.isin(found, owners).any():
+            found.append(int(order[np.isin(order, owners)][0]))
+    return order[np.isin(order, found)]
+
+
 def allocate(
     costs: CostModel,
     scores: Mapping[str, FloatArray],
@@ -104,8 +122,12 @@ class _Widths:
         limits: Limits,
     ) -> None:
         self._costs = costs
-        self._ranks = {name: rank(values) for name, values in scores.items()}
-        self.allowed = {name: allowed(len(r), limits) for name, r in self._ranks.items()}
+        groups = costs.groups
+        self._ranks = {name: ranking(values, groups[name]) for name, values in scores.items()}
+        self.allowed = {
+            name: allowed(len(values), limits, len(essential(values, groups[name])))
+            for name, values in scores.items()
+        }
         self._of = target.of
         self._limit = target.keep * getattr(costs.cost(costs.full()), target.of)
 
@@ -143,11 +165,7 @@ def _same_share(widths: _Widths) -> dict[str, int]:
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         low, high = (middle, high) if widths.fits(_share(widths, middle)) else (low, middle)
-    counts = _share(widths, low)
-    if not widths.fits(counts):
-        return counts
-    cut_most = sorted(counts, key=lambda name: counts[name] - low * widths.allowed[name][-1])
-    return widths.widened(counts, cut_most)
+    return _given_back(widths, _share(widths, low))
 
 
 def _share(widths: _Widths, share: float) -> dict[str, int]:
@@ -213,11 +231,12 @@ def _step_down(choice: Sequence[int], count: int) -> int | None:
 
 
 def _given_back(widths: _Widths, counts: dict[str, int]) -> dict[str, int]:
-    """Use up what the last step left of the target, channel by channel."""
+    """Use up what is left of the target, channel by channel, the most narrowed group first."""
     if not widths.fits(counts):
         return counts
     for _ in range(_STEPS):
-        wider = widths.widened(counts, list(counts))
+        order = sorted(counts, key=lambda name: counts[name] / widths.allowed[name][-1])
+        wider = widths.widened(counts, order)
         if wider == counts:
             break
         counts = wider
@@ -240,8 +259,8 @@ def _is_above(damage: FloatArray, left: int, middle: int, right: int) -> bool:
     return bool(damage[middle] >= damage[left] + slope * (middle - left))
 
 
-def allowed(players: int, limits: Limits) -> Sequence[int]:
+def allowed(players: int, limits: Limits, least: int = 1) -> Sequence[int]:
     """Widths a group may have, ascending; its full width is always one of them."""
-    least = min(max(limits.min_channels, 1), players)
+    least = min(max(limits.min_channels, least), players)
     first = math.ceil(least / limits.round_to) * limits.round_to
     return [*range(first, players, limits.round_to), players]

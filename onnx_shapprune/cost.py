@@ -77,7 +77,7 @@ class CostModel:
         self._graph = graph
         self._observed = observed or {}
         self._file_bytes = graph.model.ByteSize()
-        self._players = {group.name: group.players for group in groups}
+        self.groups = {group.name: group for group in groups}
         self.unmeasured: tuple[str, ...] = tuple(self._unmeasured())
         uses = {slot: self._uses(slot) for slot in self._kernels()}
         self._computed_macs = self._computed_kernel_macs(uses)
@@ -85,7 +85,7 @@ class CostModel:
 
     def full(self) -> dict[str, BoolArray]:
         """The choice that keeps everything."""
-        return {name: np.ones(players, bool) for name, players in self._players.items()}
+        return {name: np.ones(group.players, bool) for name, group in self.groups.items()}
 
     def cost(self, kept: Mapping[str, BoolArray]) -> Cost:
         """Cost with only the players ``kept[group]`` (bool[players]) of each group."""
@@ -102,7 +102,7 @@ class CostModel:
                 full = 0
             parameters += left if stored.is_weight else 0
             size -= (full - left) * stored.itemsize
-        channels = sum(int(kept[name].sum()) for name in self._players)
+        channels = sum(int(kept[name].sum()) for name in self.groups)
         return Cost(round(macs), parameters, round(size), channels)
 
     # --- indexing

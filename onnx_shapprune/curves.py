@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .allocation import convex, rank
+from .allocation import convex, ranking
 from .bench import Bench
 from .game import ChannelGame
 from .metrics import Metric
@@ -36,7 +36,7 @@ def damage_curves(
     curves = {}
     with stage(progress, "widths", sum(len(c) for c in counts.values())):
         for group in (group for group in bench.groups if group.name in scores):
-            best = _best(scores[group.name], counts[group.name])
+            best = _best(ranking(scores[group.name], group), counts[group.name])
             with bench.player(group) as (model, executor):
                 game = ChannelGame(group, model, metric, executor, progress)
                 curves[group.name] = _curve(counts[group.name], -game.worth(np.stack(best)))
@@ -47,9 +47,9 @@ def _counts(players: int) -> IntArray:
     return np.unique(np.linspace(1, players, _POINTS + 1).round().astype(np.int64))
 
 
-def _best(values: FloatArray, counts: IntArray) -> list[BoolArray]:
-    """Masks of the best k players for each count."""
-    places = np.argsort(rank(values))
+def _best(order: IntArray, counts: IntArray) -> list[BoolArray]:
+    """Masks of the first k players for each count."""
+    places = np.argsort(order)
     return [places < count for count in counts]
 
 

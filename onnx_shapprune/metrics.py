@@ -45,10 +45,9 @@ class Reference:
     labels: tuple[IntArray, ...] | None
     names: tuple[str, ...]
 
-    @property
-    def samples(self) -> int:
-        """Rows of the first output."""
-        return sum(len(batch[0]) if batch[0].ndim else 1 for batch in self.outputs)
+    def rows(self, output: int) -> int:
+        """Samples, as the rows of an output."""
+        return sum(len(batch[output]) for batch in self.outputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +139,7 @@ def build_metric(name: str, reference: Reference) -> Metric:
         return _labelled(name, reference, index)
     kind = class_kind(reference, index)
     logs = tuple(log_probabilities(batch[index], kind) for batch in reference.outputs)
-    return KullbackLeibler(logs, index, kind, reference.samples)
+    return KullbackLeibler(logs, index, kind, reference.rows(index))
 
 
 def class_output(reference: Reference) -> int | None:
@@ -219,9 +218,9 @@ def _labelled(name: str, reference: Reference, index: int) -> Metric:
             "check that the labels belong to this model",
         )
     if name == "accuracy":
-        return Accuracy(reference.labels, index, reference.samples)
+        return Accuracy(reference.labels, index, reference.rows(index))
     kind = class_kind(reference, index)
-    return CrossEntropy(reference.labels, index, kind, reference.samples)
+    return CrossEntropy(reference.labels, index, kind, reference.rows(index))
 
 
 def _difference(found: Array, known: Array) -> FloatArray:

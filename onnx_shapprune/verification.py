@@ -72,8 +72,8 @@ def verify(
     Raises:
         VerificationError: They differ, or the pruned model is invalid; names the group.
     """
-    _check_proto(model.proto, pruned)
     try:
+        _check_proto(model.proto, pruned)
         return _compare_all(graph, model, pruned, plan, calibration, provider, batch)
     except VerificationError as error:
         name = _guilty_group(graph, model, plan, calibration, provider, batch)
@@ -222,7 +222,8 @@ def _check_proto(source: onnx.ModelProto, pruned: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(pruned, full_check=True)
     except Exception as error:  # the checker raises several unrelated kinds
-        raise VerificationError(f"the pruned model is invalid: {error}") from error
+        first = str(error).strip().split("\n", 1)[0]
+        raise VerificationError(f"the pruned model is invalid: {first}") from error
 
 
 def _passes_checker(model: onnx.ModelProto) -> bool:
@@ -246,6 +247,7 @@ def _guilty_group(
         alone = Plan(plan.model_sha256, (part,))
         try:
             pruned = remove(model.proto, model.sha256, alone)
+            _check_proto(model.proto, pruned)
             _compare_all(graph, model, pruned, alone, calibration, provider, batch)
         except VerificationError:
             return part.group.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -170,6 +171,8 @@ class Bench:
         kept: list[dict[str, Array]] = []
         for feeds in self.batches:
             found = session.run(feeds, made) if session else []
+            if not all(isinstance(array, np.ndarray) for array in found):
+                return None  # a sequence, say, is not to be fed
             given = {name: feeds[name] for name in names if name in feeds}
             kept.append({**given, **dict(zip(made, found, strict=True))})
             if sum(array.nbytes for array in found) * len(self.batches) > limit:
@@ -225,22 +228,25 @@ class Bench:
 
     def _common_sizes(self, names: Sequence[str]) -> dict[str, Shape]:
         """Sizes that do not depend on the number of samples; None where they do."""
-        session = Session(with_outputs(self.model.proto, names), self.provider, optimised=False)
-        one = self._shapes(session, names, 1)
-        if fixed_batch(self.model.inputs) or not self.calibration.batched:
-            return one
-        two = self._shapes(session, names, 2)
-        return {
-            name: tuple(a if a == b else None for a, b in zip(one[name], two[name], strict=True))
-            for name in names
-            if len(one[name]) == len(two[name])
-        }
+        try:
+            session = Session(with_outputs(self.model.proto, names), self.provider, optimised=False)
+            one = self._shapes(session, names, 1)
+            if fixed_batch(self.model.inputs) or not self.calibration.batched:
+                return one
+            two = self._shapes(session, names, 2)
+        except ModelError:  # the reference run will say what is wrong with the model itself
+            return {}
+        return {name: _common(one[name], two[name]) for name in one if name in two}
 
     def _shapes(self, session: Session, names: Sequence[str], samples: int) -> dict[str, Shape]:
-        """Shapes of tensors in a run on so many samples (on one batch where that is fixed)."""
-        feeds = next(batches(self.calibration, fixed_batch(self.model.inputs) or samples))
+        """Shapes of tensors in a run on the first sample, repeated (or on one fixed batch)."""
+        fixed = fixed_batch(self.model.inputs)
+        feeds = next(batches(self.calibration, fixed or 1))
+        if self.calibration.batched and not fixed:
+            feeds = {name: np.repeat(array, samples, axis=0) for name, array in feeds.items()}
         arrays = session.run(feeds, names)
-        return {name: np.shape(array) for name, array in zip(names, arrays, strict=True)}
+        found = zip(names, arrays, strict=True)
+        return {name: array.shape for name, array in found if isinstance(array, np.ndarray)}
 
     def _label_batches(self) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], ...] | None:
         labels = self.calibration.labels
@@ -248,6 +254,11 @@ class Bench:
             return None
         size = self.batch_size if self.calibration.batched else 1
         return tuple(labels[at : at + size] for at in range(0, len(labels), size))
+
+
+def _common(one: Shape, two: Shape) -> Shape:
+    """What two shapes share; None where they differ."""
+    return tuple(a if a == b else None for a, b in itertools.zip_longest(one, two))
 
 
 def declare_inputs(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> None:

@@ -83,7 +83,8 @@ class _Walk:
         if node.domain not in STANDARD_DOMAINS:
             raise Refused(f"no rule for operators of domain '{node.domain}'")
         numeric = self._number_inputs(node)
-        if numeric and node.op_type in NUMBER_RULES:
+        tracked = self.walked.tracks.keys() & set(node.input)
+        if numeric and not tracked and node.op_type in NUMBER_RULES:
             return NUMBER_RULES[node.op_type]
         if any(self._widths(node, i) and (node.op_type, i) not in NUMBER_READERS for i in numeric):
             raise Refused("computes with the number of channels")

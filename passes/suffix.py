@@ -34,11 +34,17 @@ def suffix(model: onnx.ModelProto, masks: Sequence[str]) -> Suffix:
     constant = _constants(graph)
     nodes = _with_constants(graph, dependent, constant)
     made = {name for node in nodes for name in node.output}
-    stored = {tensor.name for tensor in graph.initializer}
+    stored = _stored(graph)
     outside = _activations(graph) - made - stored - set(masks)
     frontier = tuple(dict.fromkeys(n for node in nodes for n in _reads(node) if n in outside))
     outputs = tuple(i for i, output in enumerate(graph.output) if output.name in dependent)
     return Suffix(_model(model, nodes, frontier, masks, outputs), frontier, outputs)
+
+
+def _stored(graph: onnx.GraphProto) -> set[str]:
+    """Names of all initializers, sparse ones included."""
+    sparse = {tensor.values.name for tensor in graph.sparse_initializer}
+    return {tensor.name for tensor in graph.initializer} | sparse
 
 
 def _activations(graph: onnx.GraphProto) -> set[str]:
@@ -57,7 +63,7 @@ def _dependents(graph: onnx.GraphProto, sources: Iterable[str]) -> set[str]:
 
 def _constants(graph: onnx.GraphProto) -> set[str]:
     """Tensors that are computed from stored constants alone."""
-    fed = {info.name for info in graph.input} - {tensor.name for tensor in graph.initializer}
+    fed = {info.name for info in graph.input} - _stored(graph)
     variable = _dependents(graph, fed)
     return {name for node in graph.node for name in node.output if name not in variable}
 
@@ -95,6 +101,8 @@ def _model(
     part.graph.node.extend(nodes)
     read = {name for node in nodes for name in _reads(node)} | set(masks)
     part.graph.initializer.extend(t for t in source.graph.initializer if t.name in read)
+    sparse = source.graph.sparse_initializer
+    part.graph.sparse_initializer.extend(t for t in sparse if t.values.name in read)
     inputs = {info.name: info for info in source.graph.input}
     part.graph.input.extend(inputs[name] for name in masks)
     part.graph.output.extend(source.graph.output[i] for i in outputs)

@@ -127,6 +127,7 @@ class _Masker:
         """The finished model, its masks all ones by default."""
         self._graph.toposort()
         model: onnx.ModelProto = gs.export_onnx(self._graph, do_type_check=False)
+        del model.graph.sparse_initializer[:]
         model.graph.sparse_initializer.extend(self._source.model.graph.sparse_initializer)
         del model.opset_import[:]
         model.opset_import.extend(self._source.model.opset_import)

@@ -154,6 +154,8 @@ def prune(
 
 def _as_bench(model: Source | Bench, data: Data | None, seed: int) -> Bench:
     if isinstance(model, Bench):
+        if data is not None:
+            raise OptionError("a bench has its samples already", "give no data with a bench")
         return model
     if data is None:
         raise OptionError("no data were given", "give samples: an .npz, a folder, or random:N")

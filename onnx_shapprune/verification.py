@@ -24,8 +24,8 @@ from .passes.removal import remove
 from .runtime import Provider, Session
 from .types import Array, BoolArray, Calibration, Plan
 
-TOLERANCE = {"bfloat16": 2e-1, "float16": 2e-2, "float32": 1e-4, "float64": 1e-9}
-"""Largest difference relative to the largest value of a tensor, by the coarsest dtype in use."""
+TOLERANCE = {"bfloat16": 5e-2, "float16": 2e-2, "float32": 1e-4, "float64": 1e-9}
+"""Largest difference relative to a tensor's largest value, by the coarsest dtype on its way."""
 
 _PROBE_SAMPLES = 4
 _MAX_FLIPS = 0.01
@@ -97,12 +97,16 @@ def _compare_all(
     groups = [part.group for part in plan.groups]
     masked = masked_model(graph, groups, {p.group.name: p.shifts for p in plan.groups})
     masks = {mask_name(p.group.name): p.kept.astype(np.float32) for p in plan.groups}
-    coarsest = _coarsest(graph)
+    tolerances = _tolerances(graph)
     outputs = [
-        _Probe(output.name, least_scale=_least_scale(graph, output.name), tolerance=coarsest)
+        _Probe(
+            output.name,
+            least_scale=_least_scale(graph, output.name),
+            tolerance=tolerances.get(output.name, 0.0),
+        )
         for output in model.proto.graph.output
     ]
-    inner = _inner_probes(graph, plan, coarsest)
+    inner = _inner_probes(graph, plan, tolerances)
     size = fixed_batch(model.inputs) or batch
     few = next(batches(calibration, fixed_batch(model.inputs) or _PROBE_SAMPLES))
     worst = 0.0
@@ -173,11 +177,20 @@ def _require_equal(probe: _Probe, expected: Array, found: Array) -> float:
     return 0.0
 
 
-def _coarsest(graph: Graph) -> float:
-    """Tolerance of the coarsest float type that any tensor of the model has."""
-    kinds = {info.elem_type for info in graph.tensors.values() if info.elem_type}
-    names = {onnx.helper.tensor_dtype_to_np_dtype(kind).name for kind in kinds}
-    return max((TOLERANCE[name] for name in names if name in TOLERANCE), default=0.0)
+def _tolerances(graph: Graph) -> dict[str, float]:
+    """Per tensor, the tolerance of the coarsest float type among all it is computed from."""
+    found: dict[str, float] = {}
+    for node in graph.nodes.values():
+        sources = (found.get(name, _own_tolerance(graph, name)) for name in node.input if name)
+        inherited = max(sources, default=0.0)
+        for name in node.output:
+            found[name] = max(inherited, _own_tolerance(graph, name))
+    return found
+
+
+def _own_tolerance(graph: Graph, name: str) -> float:
+    kind = graph.elem_type(name)
+    return TOLERANCE.get(onnx.helper.tensor_dtype_to_np_dtype(kind).name, 0.0) if kind else 0.0
 
 
 def _least_scale(graph: Graph, name: str) -> float:
@@ -191,14 +204,14 @@ def _least_scale(graph: Graph, name: str) -> float:
     return 1.0 if node is not None and node.op_type in _RANGE_ONE else 0.0
 
 
-def _inner_probes(graph: Graph, plan: Plan, tolerance: float) -> list[_Probe]:
+def _inner_probes(graph: Graph, plan: Plan, tolerances: Mapping[str, float]) -> list[_Probe]:
     """Outputs of all nodes that read a cut tensor."""
     kept = _kept_positions(plan)
     names = dict.fromkeys(
         slot.node for part in plan.groups for cut in part.group.reads for slot in cut.readers
     )
     return [
-        _Probe(name, axis=axis, kept=positions, tolerance=tolerance)
+        _Probe(name, axis=axis, kept=positions, tolerance=tolerances[name])
         for name in names
         if name not in graph.outputs
         for axis, positions in [kept.get(name, (0, None))]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from onnx_shapprune.errors import ModelError
+from onnx_shapprune.errors import ModelError, OptionError
 from onnx_shapprune.types import (
     Array,
     BoolArray,
@@ -76,6 +76,7 @@ def remove(model: onnx.ModelProto, sha256: str, plan: Plan) -> onnx.ModelProto:
 
     Raises:
         ModelError: The plan was made for another model.
+        OptionError: A group's ``kept`` has not one entry per player.
     """
     if plan.model_sha256 != sha256:
         raise ModelError(
@@ -84,6 +85,11 @@ def remove(model: onnx.ModelProto, sha256: str, plan: Plan) -> onnx.ModelProto:
         )
     surgeon = _Surgeon(model)
     for part in plan.groups:
+        if part.kept.shape != (part.group.players,):
+            raise OptionError(
+                f"the plan for group '{part.group.name}' has {part.kept.size} entries "
+                f"for {part.group.players} players"
+            )
         if not part.kept.all():
             surgeon.plan(part)
     return surgeon.operate()

@@ -1,0 +1,1061 @@
+"""Every rule: what an operator makes of fewer channels is its full output without them.
+
+For each operator a small net is cut at random, run in ONNX Runtime without optimisations,
+and every tensor that became narrower is compared with the original's, compressed.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import onnx_shapprune.passes.rules
+from onnx_shapprune.passes.couplings import find_groups
+from onnx_shapprune.passes.graph import Graph
+from onnx_shapprune.passes.removal import remove
+from onnx_shapprune.passes.rules import NUMBER_RULES, PRODUCERS, RULES
+from onnx_shapprune.types import ChannelGroup, GroupPlan, Plan, Skipped
+from zoo import Array, Builder, Model, run, samples
+
+CHANNELS, SIZE = 6, 4
+NEWEST = 22
+
+Step = Callable[[Builder, str], str]
+"""Puts the operator behind a tensor [2, CHANNELS, SIZE, SIZE]; its output."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator in one form; ``width`` is that of the Gemm behind it, 0: a Conv follows."""
+
+    step: Step
+    width: int = 0
+    opset: int = NEWEST
+
+
+CASES: dict[str, Case] = {}
+
+
+def case(name: str, width: int = 0, opset: int = NEWEST) -> Callable[[Step], Step]:
+    """Register a case; its name starts with the operator's."""
+
+    def register(step: Step) -> Step:
+        CASES[name] = Case(step, width, opset)
+        return step
+
+    return register
+
+
+def operator(name: str) -> str:
+    """The operator that a case is about."""
+    return name.split(maxsplit=1)[0]
+
+
+# --- pointwise -------------------------------------------------------------------------
+
+DOMAINS = {  # what stands in front, so that all values are finite
+    "Log": "Sigmoid",
+    "Sqrt": "Sigmoid",
+    "Acos": "Sigmoid",
+    "Asin": "Sigmoid",
+    "Atanh": "Tanh",
+    "Acosh": "Exp",
+    "Reciprocal": "Exp",
+}
+BOOLEAN = {"IsInf", "IsNaN", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+LOGICAL = {"And", "Or", "Xor"}
+UNARY = [
+    *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Cos", "Cosh"),
+    *("Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf"),
+    *("IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu", "Shrink"),
+    *("Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Tan", "Tanh"),
+    "ThresholdedRelu",
+]
+BINARY = [
+    *("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "PRelu"),
+    *("And", "Or", "Xor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+]
+
+
+def as_float(b: Builder, op: str, y: str) -> str:
+    """A result that is a truth value as a number."""
+    return b.add("Cast", y, to=TensorProto.FLOAT) if op in BOOLEAN | LOGICAL else y
+
+
+def truth(b: Builder, y: str) -> str:
+    """A tensor, or a stored constant, as truth values."""
+    stored = next((tensor for tensor in b.stored if tensor.name == y), None)
+    if stored is None:
+        return b.add("Greater", y, b.store(np.float32(0.5)))
+    return b.store(onnx.numpy_helper.to_array(stored) > 1)
+
+
+def unary_step(op: str) -> Step:
+    """The operator behind whatever makes its domain."""
+
+    def step(b: Builder, x: str) -> str:
+        return as_float(b, op, b.add(op, b.add(DOMAINS.get(op, "Identity"), x)))
+
+    return step
+
+
+def binary_step(op: str, second: Step, *, swapped: bool = False) -> Step:
+    """The operator on a tensor and a second one, made from it or stored."""
+
+    def step(b: Builder, x: str) -> str:
+        one, other = b.add("Exp", x), second(b, x)
+        if op in LOGICAL:
+            one = b.add("Greater", one, b.store(np.float32(0.9)))
+            other = truth(b, other)
+        settings = {"fmod": 1} if op == "Mod" else {}
+        pair = (other, one) if swapped else (one, other)
+        return as_float(b, op, b.add(op, *pair, **settings))
+
+    return step
+
+
+for _op in UNARY:
+    CASES[_op] = Case(unary_step(_op))
+for _op in BINARY:
+    CASES[f"{_op} with a constant per channel"] = Case(
+        binary_step(_op, lambda b, x: b.uniform(CHANNELS, 1, 1))
+    )
+    CASES[f"{_op} with a number"] = Case(binary_step(_op, lambda b, x: b.uniform(1)))
+    CASES[f"{_op} with a branch"] = Case(binary_step(_op, lambda b, x: b.add("Sigmoid", x)))
+for _op in ("Sub", "Div", "Pow", "Less"):
+    CASES[f"{_op} from a constant per channel"] = Case(
+        binary_step(_op, lambda b, x: b.uniform(1, CHANNELS, 1, 1), swapped=True)
+    )
+
+
+@case("Add with a full constant")
+def _(b: Builder, x: str) -> str:
+    return b.add("Add", x, b.normal(2, CHANNELS, SIZE, SIZE))
+
+
+@case("Add with a constant of one row")
+def _(b: Builder, x: str) -> str:
+    return b.add("Add", x, b.normal(SIZE))
+
+
+@case("Add with a constant of higher rank", opset=17)
+def _(b: Builder, x: str) -> str:
+    return b.add("Squeeze", b.add("Add", x, b.normal(1, 1, CHANNELS, 1, 1)), b.store([0]))
+
+
+@case("Mul with a pooled branch")
+def _(b: Builder, x: str) -> str:
+    return b.add("Mul", b.add("GlobalAveragePool", x), x)
+
+
+@case("Add with a branch of lower rank", width=CHANNELS)
+def _(b: Builder, x: str) -> str:
+    one = b.add("ReduceMean", x, b.store([2, 3]), keepdims=0)
+    other = b.add("ReduceMax", x, b.store([0, 2, 3]), keepdims=0)
+    return b.add("Add", one, other)
+
+
+@case("Sum of three")
+def _(b: Builder, x: str) -> str:
+    return b.add("Sum", x, b.normal(CHANNELS, 1, 1), b.add("Tanh", x))
+
+
+@case("Where on a branch")
+def _(b: Builder, x: str) -> str:
+    positive = b.add("Greater", x, b.store(np.float32(0)))
+    return b.add("Where", positive, x, b.normal(CHANNELS, 1, 1))
+
+
+@case("Where on a constant")
+def _(b: Builder, x: str) -> str:
+    chosen = b.store(np.arange(CHANNELS).reshape(-1, 1, 1) % 2 == 0)
+    return b.add("Where", chosen, x, b.add("Neg", x))
+
+
+@case("Not")
+def _(b: Builder, x: str) -> str:
+    y = b.add("Not", b.add("Greater", x, b.store(np.float32(0))))
+    return b.add("Cast", y, to=TensorProto.FLOAT)
+
+
+@case("BitwiseNot")
+def _(b: Builder, x: str) -> str:
+    y = b.add("BitwiseNot", b.add("Cast", x, to=TensorProto.INT32))
+    return b.add("Cast", y, to=TensorProto.FLOAT)
+
+
+@case("Cast")
+def _(b: Builder, x: str) -> str:
+    return b.add("Cast", b.add("Cast", x, to=TensorProto.DOUBLE), to=TensorProto.FLOAT)
+
+
+@case("Clip")
+def _(b: Builder, x: str) -> str:
+    return b.add("Clip", x, b.store(np.float32(-0.5)), b.store(np.float32(0.5)))
+
+
+@case("Dropout")
+def _(b: Builder, x: str) -> str:
+    y = b.add("Dropout", x, outputs=2)
+    mask = b.add("Cast", b.nodes[-1].output[1], to=TensorProto.FLOAT)
+    return b.add("Mul", y, mask)
+
+
+# --- normalisation and kernels ---------------------------------------------------------
+
+
+@case("BatchNormalization")
+def _(b: Builder, x: str) -> str:
+    return b.norm(x, CHANNELS)
+
+
+@case("InstanceNormalization")
+def _(b: Builder, x: str) -> str:
+    return b.add("InstanceNormalization", x, b.uniform(CHANNELS), b.normal(CHANNELS))
+
+
+@case("Conv depthwise")
+def _(b: Builder, x: str) -> str:
+    return b.depthwise(x, CHANNELS)
+
+
+@case("Conv depthwise with multiplier")
+def _(b: Builder, x: str) -> str:
+    y = b.depthwise(x, CHANNELS, 2)
+    return b.conv(y, (2 * CHANNELS, CHANNELS))
+
+
+@case("Conv grouped")
+def _(b: Builder, x: str) -> str:
+    return b.conv(x, (CHANNELS, CHANNELS), groups=3)
+
+
+@case("Conv")
+def _(b: Builder, x: str) -> str:
+    return b.conv(x, (CHANNELS, CHANNELS), strides=[2, 2], dilations=[2, 2], pads=[2] * 4)
+
+
+@case("ConvTranspose")
+def _(b: Builder, x: str) -> str:
+    kernel, bias = b.normal(CHANNELS, CHANNELS, 2, 2), b.normal(CHANNELS)
+    return b.add("ConvTranspose", x, kernel, bias, strides=[2, 2])
+
+
+@case("MatMul over the width")
+def _(b: Builder, x: str) -> str:
+    return b.add("MatMul", x, b.normal(SIZE, 5))
+
+
+@case("MatMul over the channels")
+def _(b: Builder, x: str) -> str:
+    y = b.add("MatMul", b.add("Transpose", x, perm=[0, 2, 3, 1]), b.normal(CHANNELS, CHANNELS))
+    return b.add("Transpose", y, perm=[0, 3, 1, 2])
+
+
+@case("Gemm transA", width=5)
+def _(b: Builder, x: str) -> str:
+    rows = b.add("Transpose", b.add("Flatten", b.add("GlobalMaxPool", x)), perm=[1, 0])
+    return b.add("Gemm", rows, b.normal(CHANNELS, 5), b.normal(1, 5), transA=1)
+
+
+@case("Gemm without bias", width=5)
+def _(b: Builder, x: str) -> str:
+    rows = b.add("Flatten", b.add("GlobalMaxPool", x))
+    return b.add("Gemm", rows, b.normal(5, CHANNELS), transB=1, alpha=0.5)
+
+
+@case("Gemm with a bias per row", width=5)
+def _(b: Builder, x: str) -> str:
+    rows = b.add("Flatten", b.add("GlobalMaxPool", x))
+    return b.add("Gemm", rows, b.normal(CHANNELS, 5), b.normal(2, 1), beta=2.0)
+
+
+@case("Gemm with a bias per element", width=5)
+def _(b: Builder, x: str) -> str:
+    rows = b.add("Flatten", b.add("GlobalMaxPool", x))
+    return b.add("Gemm", rows, b.normal(CHANNELS, 5), b.normal(2, 5))
+
+
+@case("Gemm with one number as bias", width=5)
+def _(b: Builder, x: str) -> str:
+    rows = b.add("Flatten", b.add("GlobalMaxPool", x))
+    return b.add("Gemm", rows, b.normal(CHANNELS, 5), b.store(np.float32(0.5)))
+
+
+# --- pools, reductions, borders, sizes -------------------------------------------------
+
+for _op in ("MaxPool", "AveragePool", "LpPool"):
+    CASES[_op] = Case(lambda b, x, op=_op: b.add(op, x, kernel_shape=[2, 2], strides=[2, 2]))
+for _op in ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"):
+    CASES[_op] = Case(lambda b, x, op=_op: b.add(op, x), opset=17)
+
+REDUCTIONS = [
+    *("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceProd", "ReduceL1", "ReduceL2"),
+    *("ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"),
+]
+for _op in REDUCTIONS:
+    CASES[_op] = Case(lambda b, x, op=_op: b.add(op, b.add("Exp", x), b.store([3])))
+    CASES[f"{_op} dropping axes"] = Case(
+        lambda b, x, op=_op: b.add(op, b.add("Exp", x), b.store([-1, 2]), keepdims=0), CHANNELS
+    )
+
+
+@case("ReduceMean with axes as attribute", opset=13)
+def _(b: Builder, x: str) -> str:
+    return b.add("ReduceMean", x, axes=[2, 3])
+
+
+@case("ReduceMean over nothing")
+def _(b: Builder, x: str) -> str:
+    return b.add("ReduceMean", x, noop_with_empty_axes=1)
+
+
+@case("ReduceMax before the channels", width=CHANNELS)
+def _(b: Builder, x: str) -> str:
+    y = b.add("Transpose", x, perm=[2, 3, 0, 1])
+    return b.add("ReduceMax", y, b.store([0, 1]), keepdims=0)
+
+
+@case("Pad")
+def _(b: Builder, x: str) -> str:
+    return b.add("Pad", x, b.store([0, 0, 1, 0, 0, 0, 2, -1]), mode="constant")
+
+
+@case("Pad with pads as attribute", opset=9)
+def _(b: Builder, x: str) -> str:
+    return b.add("Pad", x, pads=[0, 0, 1, 0, 0, 0, 2, 1], mode="reflect")
+
+
+@case("Pad with computed constant pads")
+def _(b: Builder, x: str) -> str:
+    pads = b.add("Concat", b.store([0, 0, 1, 1]), b.store([0, 0, 1, 1]), axis=0)
+    return b.add("Pad", x, pads)
+
+
+@case("Resize by scales")
+def _(b: Builder, x: str) -> str:
+    return b.add("Resize", x, "", b.store(np.float32([1, 1, 2, 1.5])), mode="linear")
+
+
+@case("Resize to sizes")
+def _(b: Builder, x: str) -> str:
+    return b.add("Resize", x, "", "", b.store([2, CHANNELS, 7, 5]), mode="nearest")
+
+
+@case("Resize of opset 10", opset=10)
+def _(b: Builder, x: str) -> str:
+    return b.add("Resize", x, b.store(np.float32([1, 1, 2, 2])))
+
+
+@case("Upsample", opset=9)
+def _(b: Builder, x: str) -> str:
+    return b.add("Upsample", x, b.store(np.float32([1, 1, 2, 2])))
+
+
+@case("Upsample with scales as attribute", opset=8)
+def _(b: Builder, x: str) -> str:
+    return b.add("Upsample", x, scales=[1.0, 1.0, 2.0, 2.0])
+
+
+# --- layout ----------------------------------------------------------------------------
+
+
+@case("Transpose")
+def _(b: Builder, x: str) -> str:
+    y = b.add("Relu", b.add("Transpose", x, perm=[2, 0, 3, 1]))
+    return b.add("Transpose", y, perm=[1, 3, 2, 0])
+
+
+@case("Transpose without perm", width=CHANNELS)
+def _(b: Builder, x: str) -> str:
+    y = b.add("ReduceMean", b.add("Transpose", x), b.store([0, 1]), keepdims=0)
+    return b.add("Transpose", y)
+
+
+@case("Squeeze", width=CHANNELS)
+def _(b: Builder, x: str) -> str:
+    return b.add("Squeeze", b.add("GlobalMaxPool", x), b.store([-1, 2]))
+
+
+@case("Squeeze with axes as attribute", width=CHANNELS, opset=9)
+def _(b: Builder, x: str) -> str:
+    return b.add("Squeeze", b.add("GlobalMaxPool", x), axes=[2, 3])
+
+
+@case("Squeeze before the channels", width=CHANNELS)
+def _(b: Builder, x: str) -> str:
+    y = b.add("Transpose", b.add("GlobalMaxPool", x), perm=[2, 3, 0, 1])
+    return b.add("Squeeze", y, b.store([0, 1]))
+
+
+@case("Unsqueeze")
+def _(b: Builder, x: str) -> str:
+    y = b.add("Unsqueeze", x, b.store([0, -1]))
+    return b.add("Squeeze", b.add("Relu", y), b.store([0, 5]))
+
+
+@case("Concat along the channels", width=0)
+def _(b: Builder, x: str) -> str:
+    y = b.add("Concat", b.normal(2, 3, SIZE, SIZE), x, b.add("Tanh", x), axis=-3)
+    return b.conv(y, (2 * CHANNELS + 3, CHANNELS))
+
+
+@case("Concat beside the channels")
+def _(b: Builder, x: str) -> str:
+    return b.add("Concat", x, b.add("Tanh", x), axis=2)
+
+
+@case("Expand")
+def _(b: Builder, x: str) -> str:
+    return b.add("Expand", b.add("GlobalMaxPool", x), b.store([1, CHANNELS, SIZE, 1]))
+
+
+@case("Expand to a shape of lower rank")
+def _(b: Builder, x: str) -> str:
+    return b.add("Expand", b.add("GlobalMaxPool", x), b.store([1, SIZE, SIZE]))
+
+
+@case("Expand to a shape of higher rank")
+def _(b: Builder, x: str) -> str:
+    y = b.add("Expand", x, b.store([3, 1, CHANNELS, 1, 1]))
+    return b.add("ReduceMax", y, b.store([0]), keepdims=0)
+
+
+@case("Expand to the shape of another")
+def _(b: Builder, x: str) -> str:
+    return b.add("Expand", b.add("GlobalMaxPool", x), b.add("Shape", x))
+
+
+@case("Flatten", width=CHANNELS * SIZE * SIZE)
+def _(b: Builder, x: str) -> str:
+    return b.add("Flatten", x)
+
+
+@case("Flatten with the channels last", width=CHANNELS * SIZE * SIZE)
+def _(b: Builder, x: str) -> str:
+    return b.add("Flatten", b.add("Transpose", x, perm=[0, 2, 3, 1]), axis=1)
+
+
+@case("Flatten of everything", width=2 * CHANNELS * SIZE * SIZE)
+def _(b: Builder, x: str) -> str:
+    return b.add("Flatten", x, axis=0)
+
+
+@case("Flatten counted from the end", width=CHANNELS * SIZE * SIZE)
+def _(b: Builder, x: str) -> str:
+    return b.add("Flatten", x, axis=-3)
+
+
+RESHAPES = {
+    "to zero and rest": ([0, -1], CHANNELS * SIZE**2),
+    "to rest and width": ([-1, CHANNELS * SIZE**2], CHANNELS * SIZE**2),
+    "to numbers": ([2, CHANNELS * SIZE**2], CHANNELS * SIZE**2),
+    "to one row": ([1, -1], 2 * CHANNELS * SIZE**2),
+    "that splits the picture": ([0, 0, 2, -1], 0),
+    "that splits the picture by numbers": ([2, CHANNELS, 2, 8], 0),
+    "that leaves the channels open": ([2, -1, 2, 8], 0),
+}
+for _name, (_shape, _width) in RESHAPES.items():
+    CASES[f"Reshape {_name}"] = Case(
+        lambda b, x, shape=_shape: b.add("Reshape", x, b.store(shape)), _width
+    )
+
+
+@case("Reshape with ones around the channels")
+def _(b: Builder, x: str) -> str:
+    y = b.add("Reshape", x, b.store([2, 1, CHANNELS, 1, -1]))
+    return b.add("Reshape", b.add("Relu", y), b.store([2, CHANNELS, 1, SIZE * SIZE]))
+
+
+@case("Reshape of rows with the channels last", width=CHANNELS)
+def _(b: Builder, x: str) -> str:
+    y = b.add("Transpose", x, perm=[0, 2, 3, 1])
+    return b.add("Reshape", y, b.store([-1, CHANNELS]))
+
+
+# --- shape arithmetic ------------------------------------------------------------------
+
+
+@case("Shape of everything")
+def _(b: Builder, x: str) -> str:
+    return b.add("Reshape", b.add("Relu", x), b.add("Shape", b.add("Tanh", x)))
+
+
+@case("Shape from start to end")
+def _(b: Builder, x: str) -> str:
+    front = b.add("Shape", x, start=0, end=-2)
+    return b.add("Reshape", x, b.add("Concat", front, b.store([2, 8]), axis=0))
+
+
+@case("Gather of a width")
+def _(b: Builder, x: str) -> str:
+    width = b.add("Gather", b.add("Shape", x), b.store([-3]), axis=0)
+    return b.add("Reshape", x, b.add("Concat", b.store([2]), width, b.store([2, 8]), axis=0))
+
+
+@case("Gather of one number, Unsqueeze")
+def _(b: Builder, x: str) -> str:
+    width = b.add("Gather", b.add("Shape", x), b.store(np.int64(1)), axis=0)
+    width = b.add("Unsqueeze", width, b.store([0]))
+    return b.add("Reshape", x, b.add("Concat", b.store([2]), width, b.store([2, 8]), axis=0))
+
+
+@case("Slice of sizes")
+def _(b: Builder, x: str) -> str:
+    front = b.add("Slice", b.add("Shape", x), b.store([0]), b.store([2]), b.store([0]))
+    sizes = b.add("Concat", front, b.store([7, 5]), axis=0)
+    return b.add("Resize", x, "", "", sizes, mode="nearest")
+
+
+@case("Slice of sizes backwards")
+def _(b: Builder, x: str) -> str:
+    back = b.add("Transpose", x, perm=[3, 2, 1, 0])
+    bounds = [b.store([-1]), b.store([-(2**31)]), b.store([0]), b.store([-1])]
+    sizes = b.add("Slice", b.add("Shape", back), *bounds)
+    return b.add("Reshape", x, sizes)
+
+
+@case("Concat of sizes")
+def _(b: Builder, x: str) -> str:
+    sizes = b.add("Shape", x)
+    one, two = (b.add("Gather", sizes, b.store([k]), axis=0) for k in (0, 1))
+    return b.add("Reshape", x, b.add("Concat", one, two, b.store([4, 4]), axis=0))
+
+
+@case("Concat of a batch and a stored width")
+def _(b: Builder, x: str) -> str:
+    batch = b.add("Gather", b.add("Shape", x), b.store([0]), axis=0)
+    sizes = b.add("Concat", batch, b.store([CHANNELS, 2, 8]), axis=0)
+    return b.add("Reshape", x, sizes)
+
+
+@case("Cast and Identity of sizes")
+def _(b: Builder, x: str) -> str:
+    sizes = b.add("Cast", b.add("Shape", x), to=TensorProto.INT32)
+    return b.add("Reshape", x, b.add("Identity", b.add("Cast", sizes, to=TensorProto.INT64)))
+
+
+@case("Squeeze and Unsqueeze of sizes")
+def _(b: Builder, x: str) -> str:
+    width = b.add("Squeeze", b.add("Gather", b.add("Shape", x), b.store([1]), axis=0))
+    width = b.add("Unsqueeze", width, b.store([0]))
+    return b.add("Reshape", x, b.add("Concat", b.store([2]), width, b.store([2, 8]), axis=0))
+
+
+# --- the check -------------------------------------------------------------------------
+
+
+def net_of(name: str) -> Model:
+    """Conv, the operator, Conv or Gemm."""
+    case = CASES[name]
+    b = Builder(opset=case.opset, ir=8)
+    x = case.step(b, b.conv(b.input(2, 3, SIZE, SIZE), (3, CHANNELS)))
+    y = b.gemm(x, (case.width, 3)) if case.width else b.conv(x, (CHANNELS, 3), 1, pads=[0] * 4)
+    model = b.build(y)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def graph_of(model: Model) -> Graph:
+    """Index of a model; sizes that inference can't tell come from a run."""
+    names = Graph(model).open_tensors()
+    return Graph(model, observed={n: a.shape for n, a in tensors(model, names, 0).items()})
+
+
+def tensors(model: Model, names: list[str], seed: int) -> dict[str, Array]:
+    """Named tensors of the model, no optimisations."""
+    found = run(model, samples(model, 2, seed), names, optimised=False)
+    return dict(zip(names, found, strict=True))
+
+
+def plan_of(groups: tuple[ChannelGroup, ...], seed: int) -> Plan:
+    """A random choice with at least one channel removed and one kept in each group."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for group in groups:
+        kept = rng.random(group.players) < 0.5
+        first, second = rng.choice(group.players, 2, replace=False)
+        kept[first], kept[second] = True, False
+        parts.append(GroupPlan(group, kept))
+    return Plan("", tuple(parts))
+
+
+def cut_alone(model: Model, plan: Plan) -> Iterator[tuple[GroupPlan, Model]]:
+    """Each group's part, and the model cut by it alone."""
+    for part in plan.groups:
+        yield part, remove(model, "", Plan("", (part,)))
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_cutting_equals_compressing(name: str) -> None:
+    model = net_of(name)
+    groups = find_groups(graph_of(model)).groups
+    assert any("Conv_0" in group.members for group in groups)
+    for seed in range(2):
+        for part, pruned in cut_alone(model, plan_of(groups, seed)):
+            names = list(dict.fromkeys(shape.tensor for shape in part.group.shapes))
+            before, after = tensors(model, names, seed), tensors(pruned, names, seed)
+            for shape in part.group.shapes:
+                positions = shape.kept_positions(part.kept)
+                expected = before[shape.tensor].compress(positions, axis=shape.axis)
+                np.testing.assert_allclose(after[shape.tensor], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_pruned_net_runs_where_it_is_narrower(name: str) -> None:
+    """The consumers fit too, and recorded shapes are not stale."""
+    model = onnx.shape_inference.infer_shapes(net_of(name), data_prop=True)
+    plan = plan_of(find_groups(graph_of(model)).groups, 1)
+    pruned = remove(model, "", plan)
+    onnx.checker.check_model(pruned, full_check=True)
+    feeds = samples(model, 2)
+    assert run(pruned, feeds)[0].shape == run(model, feeds)[0].shape
+
+
+PLACES = {  # case: axis of the operator's output, and the player of each position on it
+    "Relu": (1, np.arange(CHANNELS)),
+    "Flatten": (1, np.repeat(np.arange(CHANNELS), SIZE**2)),
+    "Flatten with the channels last": (1, np.tile(np.arange(CHANNELS), SIZE**2)),
+    "Flatten of everything": (1, np.tile(np.repeat(np.arange(CHANNELS), SIZE**2), 2)),
+    "Reshape to zero and rest": (1, np.repeat(np.arange(CHANNELS), SIZE**2)),
+    "Reshape to one row": (1, np.tile(np.repeat(np.arange(CHANNELS), SIZE**2), 2)),
+    "Reshape of rows with the channels last": (1, np.arange(CHANNELS)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(PLACES))
+def test_places_worked_out_by_hand(name: str) -> None:
+    model = net_of(name)
+    group = find_groups(Graph(model)).groups[0]
+    end = model.graph.node[-1].input[0]
+    found = next(shape for shape in group.shapes if shape.tensor == end)
+    assert found.axis == PLACES[name][0]
+    np.testing.assert_array_equal(found.owner, PLACES[name][1])
+
+
+def test_every_rule_has_a_case() -> None:
+    covered = {operator(name) for name in CASES}
+    assert set(RULES) <= covered
+    assert covered >= PRODUCERS
+    words = {word.strip(",") for name in CASES for word in name.split()}
+    assert set(NUMBER_RULES) <= words
+
+
+# --- refusals --------------------------------------------------------------------------
+
+REFUSALS: dict[str, tuple[Callable[[], Model], str, str]] = {}
+"""Name: the net, the operator that stands in the way, the reason."""
+
+
+def refusal(op: str, reason: str) -> Callable[[Callable[[], Model]], Callable[[], Model]]:
+    """Register a net that is refused."""
+
+    def register(build: Callable[[], Model]) -> Callable[[], Model]:
+        REFUSALS[build.__name__] = (build, op, reason)
+        return build
+
+    return register
+
+
+def start(opset: int = 17, batch: int | str = 2) -> tuple[Builder, str]:
+    """A builder with a convolution of CHANNELS channels."""
+    b = Builder(opset=opset)
+    return b, b.conv(b.input(batch, 3, SIZE, SIZE), (3, CHANNELS))
+
+
+def refuse_step(
+    name: str, op: str, reason: str, step: Step, opset: int = 17, batch: int | str = 2
+) -> None:
+    """Register a single operator behind a convolution."""
+
+    def build() -> Model:
+        b, x = start(opset, batch)
+        return b.build(step(b, x))
+
+    REFUSALS[name] = (build, op, reason)
+
+
+refuse_step(
+    "unknown operator",
+    "Softmax",
+    "no rule for this operator",
+    lambda b, x: b.add("Softmax", x, axis=1),
+)
+refuse_step(
+    "another domain",
+    "Gelu",
+    "no rule for operators of domain 'com.microsoft'",
+    lambda b, x: b.add("Gelu", x, domain="com.microsoft"),
+)
+refuse_step(
+    "output", "Relu", "its channels are the model's output 't1'", lambda b, x: b.add("Relu", x)
+)
+refuse_step(
+    "arithmetic with the width",
+    "Mul",
+    "computes with the number of channels",
+    lambda b, x: b.add("Mul", b.add("Gather", b.add("Shape", x), b.store([1])), b.store([2])),
+)
+refuse_step(
+    "squeeze of anything",
+    "Squeeze",
+    "it drops whatever axes have length one",
+    lambda b, x: b.add("Squeeze", x),
+)
+refuse_step(
+    "reduction over the channels",
+    "ReduceMean",
+    "it reduces over the channels",
+    lambda b, x: b.add("ReduceMean", x, axes=[1, 2]),
+)
+refuse_step(
+    "reduction over everything",
+    "ReduceMax",
+    "it reduces over the channels",
+    lambda b, x: b.add("ReduceMax", x),
+)
+refuse_step(
+    "pad of the channels",
+    "Pad",
+    "it pads the channels",
+    lambda b, x: b.add("Pad", x, b.store([0, 1, 0, 0, 0, 0, 0, 0])),
+)
+refuse_step(
+    "pad of chosen axes",
+    "Pad",
+    "only padding of all axes by stored numbers is supported",
+    lambda b, x: b.add("Pad", x, b.store([1, 1]), "", b.store([3])),
+    18,
+)
+refuse_step(
+    "resize of chosen axes",
+    "Resize",
+    "a Resize of chosen axes is not supported yet",
+    lambda b, x: b.add("Resize", x, "", "", b.store([8, 8]), axes=[2, 3]),
+    18,
+)
+refuse_step(
+    "resize of the channels",
+    "Resize",
+    "it does not keep the number of channels",
+    lambda b, x: b.add("Resize", x, "", b.store(np.float32([1, 2, 1, 1]))),
+)
+refuse_step(
+    "resize to a computed size",
+    "Resize",
+    "its sizes are computed at run time",
+    lambda b, x: b.add("Resize", x, "", "", b.add("Abs", b.store([2, 6, 8, 8]))),
+)
+refuse_step(
+    "resize to another number of channels",
+    "Resize",
+    "the number of channels in its shape is computed in a way not followed",
+    lambda b, x: b.add("Resize", x, "", "", b.store([2, 3, 4, 4]), mode="nearest"),
+)
+refuse_step(
+    "flatten of batch and channels",
+    "Flatten",
+    "it flattens the channels into the batch",
+    lambda b, x: b.add("Flatten", x, axis=2),
+)
+refuse_step(
+    "reshape that splits",
+    "Reshape",
+    "it splits or mixes the channels: [2, 6, 4, 4] to [2, 2, 3, 4, 4]",
+    lambda b, x: b.add("Reshape", x, b.store([0, 2, 3, 4, 4])),
+)
+refuse_step(
+    "reshape to a computed shape",
+    "Reshape",
+    "its shape is computed at run time",
+    lambda b, x: b.add("Reshape", x, b.add("Abs", b.store([2, 96]))),
+)
+refuse_step(
+    "indices of a pool",
+    "MaxPool",
+    "the indices it returns count over all channels",
+    lambda b, x: b.add("MaxPool", x, outputs=2, kernel_shape=[2, 2]) and "t1_1",
+)
+refuse_step(
+    "pool over another axis",
+    "GlobalMaxPool",
+    "channels run along axis 3, it expects axis 1",
+    lambda b, x: b.add("GlobalMaxPool", b.add("Transpose", x, perm=[0, 2, 3, 1])),
+)
+refuse_step(
+    "two different axes",
+    "Add",
+    "its inputs have their channels along different axes",
+    lambda b, x: b.add("Add", b.add("GlobalMaxPool", x), b.add("Transpose", x, perm=[0, 2, 1, 3])),
+)
+refuse_step(
+    "concat of two different axes",
+    "Concat",
+    "its inputs have their channels along different axes",
+    lambda b, x: b.add(
+        "Concat",
+        b.add("Transpose", x, perm=[0, 2, 1, 3]),
+        b.add("Transpose", x, perm=[0, 2, 3, 1]),
+        axis=1,
+    ),
+)
+refuse_step(
+    "concat beside a constant",
+    "Concat",
+    "some of its inputs have channels that are not known",
+    lambda b, x: b.add("Concat", x, b.normal(2, CHANNELS, SIZE, 2), axis=3),
+)
+refuse_step(
+    "sum with an input",
+    "Add",
+    "channels meet those of 'z', which must stay or are not known",
+    lambda b, x: b.add("Add", x, b.input(2, CHANNELS, SIZE, SIZE, name="z")),
+)
+refuse_step(
+    "product of activations",
+    "MatMul",
+    "its weight 't0' is computed by Conv 'Conv_0'",
+    lambda b, x: b.add("MatMul", x, x),
+)
+refuse_step(
+    "weight as input",
+    "Conv",
+    "its weight 'z' is a graph input",
+    lambda b, x: b.add("Conv", x, b.input(5, CHANNELS, 1, 1, name="z")),
+)
+refuse_step(
+    "MatMul with a stack",
+    "MatMul",
+    "its weight has rank 3, only matrices are supported",
+    lambda b, x: b.add("MatMul", x, b.normal(CHANNELS, SIZE, 3)),
+)
+refuse_step(
+    "grouped ConvTranspose",
+    "ConvTranspose",
+    "a ConvTranspose with several groups is not supported yet",
+    lambda b, x: b.add("ConvTranspose", x, b.normal(CHANNELS, 2, 2, 2), group=2),
+)
+refuse_step(
+    "computed index",
+    "Gather",
+    "picks a size by a computed index",
+    lambda b, x: b.add("Gather", b.add("Shape", x), b.add("Abs", b.store([1]))),
+)
+
+
+def _size_of_another(b: Builder, x: str) -> str:
+    """[2, CHANNELS, 16], the last one from the width of another convolution."""
+    width = b.add("Gather", b.add("Shape", b.conv(x, (CHANNELS, 16))), b.store([1]), axis=0)
+    return b.add("Concat", b.store([2, CHANNELS]), width, axis=0)
+
+
+refuse_step(
+    "size of another axis",
+    "Reshape",
+    "another axis takes its size from the number of channels",
+    lambda b, x: b.add("Reshape", x, _size_of_another(b, x)),
+)
+refuse_step(
+    "constant that is computed",
+    "BatchNormalization",
+    "its constant 't1' is computed by Abs 'Abs_1'",
+    lambda b, x: b.add(
+        "BatchNormalization",
+        x,
+        b.add("Abs", b.normal(CHANNELS)),
+        *(b.uniform(CHANNELS) for _ in range(3)),
+    ),
+)
+refuse_step(
+    "constant that is folded up",
+    "Add",
+    "its constant is reshaped from [2, 3] to [6, 1, 1]",
+    lambda b, x: b.add("Add", x, b.add("Reshape", b.normal(2, 3), b.store([6, 1, 1]))),
+)
+refuse_step(
+    "concat with an open number of channels",
+    "Concat",
+    "the number of channels of 'z' is not known",
+    lambda b, x: b.add("Concat", x, b.input(2, "C", SIZE, SIZE, name="z"), axis=1),
+)
+refuse_step(
+    "an input in the shape of the channels",
+    "Reshape",
+    "only its first input may carry channels",
+    lambda b, x: b.add("Reshape", b.input(2, 96, name="z"), b.add("Shape", x)),
+)
+
+
+refuse_step(
+    "width as output",
+    "Shape",
+    "the number of its channels is the model's output 't1'",
+    lambda b, x: b.add("Shape", x),
+)
+refuse_step(
+    "one stored number for two",
+    "Concat",
+    "the number of its channels is stored where it also means another",
+    lambda b, x: b.add("Add", *_two_views(b, x)),
+)
+
+
+def _two_views(b: Builder, x: str) -> list[str]:
+    """The channels, and an input, in the shape [batch of a Shape, CHANNELS, 16]."""
+    other = b.input(2, CHANNELS, SIZE, SIZE, name="z")
+    batch = b.add("Gather", b.add("Shape", x), b.store([0]), axis=0)
+    shape = b.add("Concat", batch, b.store([CHANNELS, 16]), axis=0)
+    return [b.add("ReduceMax", b.add("Reshape", y, shape)) for y in (x, other)]
+
+
+@refusal("Conv", "its channels can only leave all together")
+def one_channel_per_group() -> Model:
+    b = Builder()
+    x = b.conv(b.input(2, 4, SIZE, SIZE), (4, 2), groups=2)
+    return b.build(b.head(x, (2, 3)))
+
+
+@refusal("Relu", "its channels are read inside the body of another node as 't1'")
+def captured_by_a_body() -> Model:
+    b, x = start()
+    x = b.relu(x)
+    end = helper.make_tensor_value_info("end", TensorProto.FLOAT, None)
+    node = helper.make_node("Neg", [x], ["end"])
+    body = helper.make_graph([node], "body", [], [end])
+    condition = b.store(np.array(True))
+    return b.build(b.add("If", condition, then_branch=body, else_branch=body))
+
+
+@refusal("Add", "broadcasting before opset 7 follows other rules")
+def old_broadcast() -> Model:
+    b = Builder(opset=6, ir=3)
+    x = b.conv(b.input(2, 3, SIZE, SIZE), (3, CHANNELS), bias=False)
+    model = b.build(b.add("Add", x, b.normal(CHANNELS), broadcast=1, axis=1))
+    return model
+
+
+@refusal("BatchNormalization", "it is in training mode: its statistics change with every batch")
+def training_mode() -> Model:
+    b, x = start()
+    vectors = b.uniform(CHANNELS), b.normal(CHANNELS), b.normal(CHANNELS), b.uniform(CHANNELS)
+    x = b.add("BatchNormalization", x, *vectors, outputs=3, training_mode=1)
+    return b.build(b.head(x, (CHANNELS, 3)))
+
+
+@refusal("BatchNormalization", "its statistics are per element, not per channel")
+def statistics_per_element() -> Model:
+    b = Builder(opset=7, ir=3)
+    x = b.conv(b.input(2, 3, SIZE, SIZE), (3, CHANNELS), bias=False)
+    vectors = [b.uniform(CHANNELS) for _ in range(4)]
+    return b.build(b.head(b.add("BatchNormalization", x, *vectors, spatial=0), (CHANNELS, 3)))
+
+
+@refusal("Conv", "depthwise, and its input channels must stay")
+def depthwise_of_the_input() -> Model:
+    b = Builder()
+    return b.build(b.head(b.depthwise(b.input(2, 4, SIZE, SIZE), 4), (4, 3)))
+
+
+@refusal("Flatten", "the size of a channel is not fixed (give it with --dim)")
+def open_size() -> Model:
+    b = Builder()
+    x = b.conv(b.input("N", 3, "H", SIZE), (3, CHANNELS))
+    return b.build(b.add("Relu", b.add("Flatten", x)))
+
+
+@refusal("Flatten", "the rank of its input 't3' is not known")
+def open_rank() -> Model:
+    b, x = start()
+    x = b.relu(b.add("Gelu", x, domain="com.microsoft"))
+    kernel = b.normal(5, CHANNELS, 1, 1)
+    return b.build(b.gemm(b.add("Flatten", b.add("Conv", x, kernel)), (80, 3)))
+
+
+@refusal("Mul", "a single channel is spread over all others")
+def one_channel_over_all() -> Model:
+    b, x = start()
+    x = b.add("Mul", x, b.conv(x, (CHANNELS, 1)))
+    return b.build(b.head(b.relu(x), (CHANNELS, 3)))
+
+
+@refusal("Gemm", "its constant 'c2' has shape [5, 3], not 6 along axis 0")
+def constant_of_another_size() -> Model:
+    b, x = start()
+    x = b.add("Flatten", b.add("GlobalMaxPool", x))
+    return b.build(b.add("Gemm", x, b.normal(5, 3)))
+
+
+@refusal("Add", "its channels meet others that must stay")
+def residual_of_the_input() -> Model:
+    b = Builder()
+    x = b.input(2, 4, SIZE, SIZE)
+    y = b.add("Concat", b.conv(x, (4, CHANNELS)), x, axis=1)
+    z = b.add("Concat", b.conv(x, (4, CHANNELS)), b.conv(x, (4, 4)), axis=1)
+    return b.build(b.head(b.relu(b.add("Add", y, z)), (CHANNELS + 4, 3)))
+
+
+@refusal("Conv", "its weight 'c0' is also used where it can't shrink")
+def kernel_used_elsewhere() -> Model:
+    b = Builder()
+    kernel = b.kernel((3, CHANNELS))
+    x = b.add("Conv", b.input(2, 3, SIZE, SIZE), kernel)
+    norm = b.add("ReduceSum", kernel, keepdims=0)
+    return b.build(b.add("Mul", b.head(x, (CHANNELS, 3)), norm))
+
+
+def reasons(model: Model) -> list[Skipped]:
+    """All reasons that the analysis gives."""
+    return list(find_groups(Graph(model)).skipped)
+
+
+@pytest.mark.parametrize("name", sorted(REFUSALS))
+def test_refused_with_a_sentence(name: str) -> None:
+    build, op, reason = REFUSALS[name]
+    found = reasons(build())
+    assert (op, reason) in {(entry.op_type, entry.reason) for entry in found}
+
+
+@pytest.mark.parametrize("name", sorted(REFUSALS))
+def test_refused_channels_stay(name: str) -> None:
+    build, op, reason = REFUSALS[name]
+    model = build()
+    found = find_groups(Graph(model))
+    held = {m for e in found.skipped if (e.op_type, e.reason) == (op, reason) for m in e.members}
+    assert held
+    assert not held & {member for group in found.groups for member in group.members}
+
+
+UNREACHABLE = {
+    "the rank of its output is not known": "ONNX infers the rank of every Reshape's output",
+    "its shape does not fit its output": "shape inference would contradict itself",
+    "its constant is reshaped by 't' in a way not followed": "a zero copies the same axis",
+    "it drops the channel axis": "a single channel is never a group, so nothing is held",
+    "shape arithmetic on something that is no list of sizes": "needs an invalid model",
+}
+
+
+def patterns() -> Iterator[str]:
+    """Regular expressions of all reasons in the rules' source."""
+    for path in sorted(Path(onnx_shapprune.passes.rules.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refused":
+                yield _pattern(node.args[0])
+
+
+def _pattern(text: ast.expr) -> str:
+    parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+    return "".join(re.escape(p.value) if isinstance(p, ast.Constant) else ".*" for p in parts)
+
+
+def test_every_reason_has_a_case() -> None:
+    known = [reason for _, _, reason in REFUSALS.values()] + list(UNREACHABLE)
+    missing = [p for p in patterns() if not any(re.fullmatch(p, reason) for reason in known)]
+    assert missing == []

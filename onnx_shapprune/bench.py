@@ -18,7 +18,7 @@ from .calibration import batches, fixed_batch
 from .cost import CostModel
 from .errors import ModelError, OptionError
 from .game import MaskedModel
-from .metrics import Metric, Reference, build_metric
+from .metrics import Metric, Reference, build_metric, is_float
 from .model_io import Model
 from .passes.couplings import find_groups
 from .passes.graph import Graph, label
@@ -121,13 +121,23 @@ class Bench:
         """The original model's outputs."""
         session = Session(self.model.proto, self.provider)
         outputs = tuple(tuple(session.run(feeds)) for feeds in self.batches)
-        for name, array in zip(session.outputs, outputs[0], strict=True):
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ModelError(
-                    f"the model's output '{name}' is not finite on these samples",
-                    "check the samples' range and preprocessing",
-                )
+        for number, batch in enumerate(outputs):
+            for name, output in zip(session.outputs, batch, strict=True):
+                self._require_finite(name, output, number)
         return Reference(outputs, self._label_batches(), tuple(session.outputs))
+
+    def _require_finite(self, name: str, output: object, batch: int) -> None:
+        """An output without NaN and infinity; else names the first sample that is to blame."""
+        if not is_float(output) or np.isfinite(array := np.asarray(output)).all():
+            return
+        where = ""
+        if self.calibration.batched and array.ndim:
+            bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+            where = f", the first is number {batch * self.batch_size + int(bad.argmax())}"
+        raise ModelError(
+            f"the model's output '{name}' is not finite on these samples{where}",
+            "check the samples' range and preprocessing, or leave them out",
+        )
 
     def metric(self, name: str) -> Metric:
         """The named metric on these samples."""

@@ -89,7 +89,7 @@ def fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
 
     Also None where the inputs have no common first dimension: one feed is then one sample.
     """
-    sizes = [spec.shape[0] for spec in inputs if _batched(inputs)]
+    sizes = [spec.shape[0] for spec in inputs if is_batched(inputs)]
     return next((size for size in sizes if isinstance(size, int)), None)
 
 
@@ -111,7 +111,8 @@ def batches(calibration: Calibration, size: int) -> Iterator[dict[str, Array]]:
     )
 
 
-def _batched(inputs: Sequence[TensorSpec]) -> bool:
+def is_batched(inputs: Sequence[TensorSpec]) -> bool:
+    """Whether all inputs have the samples along their first axis."""
     if not all(spec.shape for spec in inputs):
         return False
     return len({spec.shape[0] for spec in inputs} - {None}) <= 1
@@ -242,7 +243,7 @@ def _random(text: str, request: _Request) -> _Found:
         )
     rng = np.random.default_rng(request.seed)
     count = int(match[1])
-    batched = _batched(request.inputs)
+    batched = is_batched(request.inputs)
     arrays = {
         spec.name: _drawn(rng, spec, (count, *_drawn_shape(spec, batched, request.dims)))
         for spec in request.inputs
@@ -290,7 +291,7 @@ def _fitted(found: _Found, request: _Request) -> Calibration:
     return Calibration(
         {name: array[:used] for name, array in arrays.items()},
         None if labels is None else labels[:used],
-        _batched(request.inputs),
+        is_batched(request.inputs),
         found.source,
         found.notes + notes,
     )
@@ -325,7 +326,7 @@ def _signatures(inputs: Sequence[TensorSpec]) -> str:
 
 
 def _fitted_array(spec: TensorSpec, array: Array, request: _Request) -> Array:
-    wanted: Shape = ("samples", *_sample_shape(spec, _batched(request.inputs), request.dims))
+    wanted: Shape = ("samples", *_sample_shape(spec, is_batched(request.inputs), request.dims))
     if not _fits(array.shape, wanted):
         raise DataError(
             f"input '{spec.name}' has shape {shape_text(array.shape)}, "

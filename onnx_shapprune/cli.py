@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from . import __version__, options
 from .command import Command
-from .errors import NothingToPrune, OptionError, TargetUnreachable
+from .errors import NothingToPrune, TargetUnreachable
 
 if TYPE_CHECKING:
     from .bench import Bench
@@ -85,15 +86,16 @@ def score(
     onnx-shapprune score model.onnx --data photos/ --preprocess imagenet --budget 16n
     """
     from .documents import dump, write_json
-    from .model_io import load_model, require_writable
+    from .files import claim
+    from .model_io import load_model
     from .progress import progress_for
     from .report import scores_to_json
     from .scoring import Scoring
     from .scoring import score as score_groups
 
-    bench_options["model"] = model = load_model(bench_options["model"])
+    bench_options["model"] = load_model(bench_options["model"])
     if output is not None:
-        require_writable(output, force=force, source=model.files)
+        claim([output], _read_by(bench_options), force=force)
     quiet = bench_options["quiet"]
     bench = _open(bench_options)
     if not bench.groups:
@@ -149,16 +151,16 @@ def prune(output: Path, report: Path | None, force: bool, best_effort: bool, **r
         --keep 0.3 --of parameters --round-to 8 --report report.json
     \b
     Exit codes: 0 done, 1 error, 2 wrong usage, 3 nothing to prune (OUT is the unchanged
-    model), 4 target out of reach (OUT is not written without --best-effort).
+    model), 4 target out of reach (OUT is not written without --best-effort), 130 interrupted.
     """
-    from .model_io import load_model, require_writable
+    from .files import claim
+    from .model_io import load_model, output_files
 
-    if report is not None and report.absolute() == output.absolute():
-        raise OptionError("the model and the report have the same name", "give two names")
-    model = load_model(rest["model"])
-    for path in filter(None, (output, report)):
-        require_writable(path, force=force, source=model.files)
-    rest["model"] = model
+    if rest["scores_file"] is not None:
+        _require_unset("estimator", "budget")
+    rest["model"] = model = load_model(rest["model"])
+    reports = () if report is None else (report,)
+    claim((*output_files(model.proto, output), *reports), _read_by(rest), force=force)
     try:
         result = _prune(**rest)
     except NothingToPrune as end:
@@ -232,7 +234,7 @@ def _open(given: dict[str, Any]) -> Bench:
         preprocess=given["preprocess"],
         dims=given["dims"],
         exclude=given.get("exclude", ()),
-        absent=given.get("absent", "zero"),
+        absent=given.get("absent", "zero"),  # compare: nothing is absent, no means are needed
         provider=given["provider"],
         seed=given["seed"],
     )
@@ -241,6 +243,20 @@ def _open(given: dict[str, Any]) -> Bench:
         for note in bench.notes:
             click.echo(f"Note: {note}", err=True)
     return bench
+
+
+def _read_by(given: dict[str, Any]) -> list[Path]:
+    """Files that a command reads, as far as they are files and not a preset or a number."""
+    others = (given["data"], given["preprocess"], given.get("scores_file"))
+    return [*given["model"].files, *(Path(name) for name in others if name is not None)]
+
+
+def _require_unset(*names: str) -> None:
+    """Options that mean nothing beside --scores must not look as if they did."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} has no effect with --scores: leave one of them out")
 
 
 def _prune(
@@ -301,7 +317,8 @@ def _save_nothing() -> None:
 
 def _save_unchanged(model: Model, output: Path) -> None:
     """The source to the byte, unless its weights are beside it."""
-    from .model_io import atomic_file, save_model
+    from .files import atomic_file
+    from .model_io import save_model
 
     if model.weight_files or model.path is None:
         save_model(model.proto, output, force=True)

@@ -13,7 +13,7 @@ import numpy as np
 from .bench import Bench
 from .calibration import batches, fixed_batch
 from .errors import DataError
-from .metrics import Metric, build_metric
+from .metrics import Metric, build_metric, is_array, is_float
 from .model_io import Model
 from .report import SCHEMA_VERSION, versions
 from .runtime import Session
@@ -95,12 +95,13 @@ def _require_same_signature(a: Model, b: Model) -> None:
 
 def _require_same_shapes(a: Bench, b: Bench) -> None:
     """Sizes that the models leave open may differ all the same."""
-    shapes = [[array.shape for array in bench.reference.outputs[0]] for bench in (a, b)]
-    if shapes[0] != shapes[1]:
-        raise DataError(
-            f"the models have different outputs: {shapes[0]} and {shapes[1]}",
-            "compare a model with its own pruned version",
-        )
+    for ours, theirs in zip(a.reference.outputs, b.reference.outputs, strict=True):
+        shapes = [[np.shape(o) for o in batch if is_array(o)] for batch in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            raise DataError(
+                f"the models have different outputs: {shapes[0]} and {shapes[1]}",
+                "compare a model with its own pruned version",
+            )
 
 
 def _compatible(a: TensorSpec, b: TensorSpec) -> bool:
@@ -120,16 +121,14 @@ def _total(metric: Metric, bench: Bench) -> float:
 
 def _max_difference(a: Bench, b: Bench) -> float:
     pairs = zip(_by_output(a), _by_output(b), strict=True)
-    return max((_difference(x, y) for x, y in pairs if x[0].dtype.kind == "f"), default=0.0)
+    return max((_difference(x, y) for x, y in pairs if is_float(x[0])), default=0.0)
 
 
-def _by_output(bench: Bench) -> list[tuple[Array, ...]]:
+def _by_output(bench: Bench) -> list[tuple[Any, ...]]:
     return list(zip(*bench.reference.outputs, strict=True))
 
 
 def _difference(a: Sequence[Array], b: Sequence[Array]) -> float:
-    if [x.shape for x in a] != [y.shape for y in b]:
-        return float("inf")
     scale = max(float(np.abs(x).max(initial=0.0)) for x in a) or 1.0
     apart = (np.abs(x.astype(np.float64) - y).max(initial=0.0) for x, y in zip(a, b, strict=True))
     return max(float(d) for d in apart) / scale

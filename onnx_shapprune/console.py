@@ -39,6 +39,10 @@ def show_report(report: Report, stream: TextIO, *, verbose: bool = False) -> Non
         rows = [(g.name, f"{len(g.kept)}/{g.players}", _listed(g.members)) for g in report.groups]
         _table(console, ("group", "kept", "nodes"), rows)
     show_skipped(report.skipped, console, verbose=verbose)
+    if report.notes:
+        console.print("\nnotes:")
+    for note in report.notes:
+        console.print(f"  {note}")
 
 
 def show_skipped(skipped: Sequence[Skipped], console: Console, *, verbose: bool) -> None:

@@ -136,6 +136,8 @@ class CostModel:
             return _ratio(source, kernel[:1])
         if node.op_type in ("GRU", "LSTM", "RNN"):
             return _ratio(source, source[-1:])
+        if len(kernel) < 2:  # a vector: its axis is gone from the result
+            return float(static_size(result) or 0)
         return _ratio(result, kernel[:-2] + result[-1:])
 
     def _computed_kernel_macs(self, uses: Mapping[Slot, float]) -> float:

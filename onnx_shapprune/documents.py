@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ScoresError
-from .model_io import atomic_file
+from .files import atomic_file
 from .report import SCHEMA_VERSION
 from .types import GroupScore, Scores
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .calibration import is_batched
 from .cost import CostModel
 from .errors import OptionError
 from .model_io import Model
@@ -69,7 +70,11 @@ def inspect_model(
     _require_known(dims, model)
     graph = Graph(model.proto, {s.name: bound_shape(s.shape, dims) for s in model.inputs})
     coupling = find_groups(graph, exclude)
-    single = Graph(model.proto, {s.name: _single(bound_shape(s.shape, dims)) for s in model.inputs})
+    batched = is_batched(model.inputs)
+    single = Graph(
+        model.proto,
+        {s.name: _single(bound_shape(s.shape, dims), batched=batched) for s in model.inputs},
+    )
     costs = CostModel(single, coupling.groups)
     return Inspection(
         model_sha256=model.sha256,
@@ -97,9 +102,9 @@ def _groups(costs: CostModel, groups: tuple[ChannelGroup, ...]) -> Iterator[Grou
         )
 
 
-def _single(shape: Shape) -> Shape:
+def _single(shape: Shape, *, batched: bool) -> Shape:
     """The shape with an open batch taken as one."""
-    return shape if not shape or isinstance(shape[0], int) else (1, *shape[1:])
+    return (1, *shape[1:]) if batched and not isinstance(shape[0], int) else shape
 
 
 def _require_known(dims: Mapping[str, int], model: Model) -> None:

@@ -5,23 +5,24 @@ Every metric is a sum over batches of :meth:`Metric.part`, larger is better.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from .errors import DataError, OptionError
 from .types import Array, FloatArray, IntArray
 
-Outputs = Sequence[Array]
-"""One batch's outputs, in the model's order."""
+Outputs = Sequence[Any]
+"""One batch's outputs, in the model's order: arrays, but for a sequence or a map."""
 
 ClassKind = Literal["logits", "probabilities", "log-probabilities"]
 
-NAMES = ("auto", "kl", "error", "accuracy", "cross-entropy")
+NAMES = ("auto", "kl", "error", "match", "accuracy", "cross-entropy")
 
 _TINY = 1e-12
+_ASSUMED = "the output '{}' is taken for scores of classes; if it is none, use --metric error"
 
 
 class Metric(Protocol):
@@ -41,7 +42,7 @@ class Metric(Protocol):
 class Reference:
     """The original model's outputs, per batch, and the labels that go with them, if any."""
 
-    outputs: tuple[tuple[Array, ...], ...]
+    outputs: tuple[tuple[Any, ...], ...]
     labels: tuple[IntArray, ...] | None
     names: tuple[str, ...]
 
@@ -52,12 +53,16 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class KullbackLeibler:
-    """−KL(original ‖ model) of class outputs in nats, mean over samples; at most 0."""
+    """−KL(original ‖ model) of class outputs in nats, mean over samples; at most 0.
+
+    ``assumed`` says what nobody told: that any numbers are scores of classes.
+    """
 
     reference: tuple[FloatArray, ...]
     output: int
     kind: ClassKind
     samples: int
+    assumed: str = ""
     name: str = "kl"
 
     def part(self, batch: int, outputs: Outputs) -> float:
@@ -71,7 +76,7 @@ class KullbackLeibler:
 class SquaredError:
     """−squared error ÷ variance of the original output, mean over float outputs; at most 0."""
 
-    reference: tuple[tuple[Array, ...], ...]
+    reference: tuple[tuple[Any, ...], ...]
     scales: tuple[tuple[int, float], ...]
     name: str = "error"
 
@@ -81,6 +86,23 @@ class SquaredError:
             float(np.sum(np.square(_difference(outputs[i], self.reference[batch][i])))) / scale
             for i, scale in self.scales
         ) / len(self.scales)
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """Share of entries that are the original's, mean over the outputs that are no floats."""
+
+    reference: tuple[tuple[Any, ...], ...]
+    sizes: tuple[tuple[int, int], ...]
+    name: str = "match"
+
+    def part(self, batch: int, outputs: Outputs) -> float:
+        """See :class:`Metric`."""
+        return sum(
+            float(np.sum(_like(outputs[i], self.reference[batch][i]) == self.reference[batch][i]))
+            / size
+            for i, size in self.sizes
+        ) / len(self.sizes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +141,10 @@ class CrossEntropy:
 
 
 def build_metric(name: str, reference: Reference) -> Metric:
-    """The named metric on this reference; ``auto`` is KL for class outputs, else the error.
+    """The named metric on this reference.
+
+    ``auto`` is KL for class outputs, the error for other floats, and the match of a model
+    that has no float output.
 
     Raises:
         OptionError: Unknown name, or a metric that this model or these data can't have.
@@ -128,6 +153,8 @@ def build_metric(name: str, reference: Reference) -> Metric:
     if name not in NAMES:
         raise OptionError(f"unknown metric '{name}'", f"one of: {', '.join(NAMES)}")
     index = class_output(reference)
+    if name == "match" or (name == "auto" and not _indices(reference, is_float)):
+        return _match(reference)
     if name == "error" or (name == "auto" and (index is None or not _exclusive(reference, index))):
         return _squared_error(reference)
     if index is None:
@@ -139,12 +166,36 @@ def build_metric(name: str, reference: Reference) -> Metric:
         return _labelled(name, reference, index)
     kind = class_kind(reference, index)
     logs = tuple(log_probabilities(batch[index], kind) for batch in reference.outputs)
-    return KullbackLeibler(logs, index, kind, reference.rows(index))
+    assumed = _ASSUMED.format(reference.names[index]) if (name, kind) == ("auto", "logits") else ""
+    return KullbackLeibler(logs, index, kind, reference.rows(index), assumed)
+
+
+def assumption(metric: Metric) -> str:
+    """What was assumed to choose this metric; empty if nothing was."""
+    return metric.assumed if isinstance(metric, KullbackLeibler) else ""
+
+
+def is_float(output: object) -> bool:
+    """Whether an output is an array of floats."""
+    return isinstance(output, np.ndarray) and output.dtype.kind == "f"
+
+
+def is_array(output: object) -> bool:
+    """Whether an output is an array, not a sequence or a map."""
+    return isinstance(output, np.ndarray)
+
+
+def _is_other_array(output: object) -> bool:
+    return is_array(output) and not is_float(output)
+
+
+def _indices(reference: Reference, wanted: Callable[[object], bool]) -> list[int]:
+    return [i for i, output in enumerate(reference.outputs[0]) if wanted(output)]
 
 
 def class_output(reference: Reference) -> int | None:
     """The one float output with at least two class scores per sample, if that is what it is."""
-    floats = [i for i, array in enumerate(reference.outputs[0]) if array.dtype.kind == "f"]
+    floats = _indices(reference, is_float)
     if len(floats) != 1:
         return None
     array = reference.outputs[0][floats[0]]
@@ -187,14 +238,24 @@ def _rows(scores: Array) -> FloatArray:
 
 
 def _squared_error(reference: Reference) -> SquaredError:
-    floats = [i for i, array in enumerate(reference.outputs[0]) if array.dtype.kind == "f"]
+    floats = _indices(reference, is_float)
     if not floats:
         raise OptionError(
-            "the model has no float output to compare",
-            "integer outputs can't be judged: give a model that ends before its ArgMax",
+            "metric 'error' needs a float output, the model has none", "use --metric match"
         )
     scales = tuple((i, _scale([batch[i] for batch in reference.outputs])) for i in floats)
     return SquaredError(reference.outputs, scales)
+
+
+def _match(reference: Reference) -> Match:
+    others = _indices(reference, _is_other_array)
+    if not others:
+        raise OptionError(
+            "metric 'match' needs an output of integers, booleans or words, the model has none",
+            "use --metric error",
+        )
+    sizes = ((i, sum(batch[i].size for batch in reference.outputs)) for i in others)
+    return Match(reference.outputs, tuple((i, max(size, 1)) for i, size in sizes))
 
 
 def _scale(batches: Sequence[Array]) -> float:
@@ -224,10 +285,15 @@ def _labelled(name: str, reference: Reference, index: int) -> Metric:
 
 
 def _difference(found: Array, known: Array) -> FloatArray:
+    return _like(found, known).astype(np.float64) - known.astype(np.float64)
+
+
+def _like(found: Array, known: Array) -> Array:
+    """``found``, if it has the shape of ``known``."""
     if found.shape != known.shape:
         raise DataError(
             f"an output has shape {list(found.shape)} where the original has {list(known.shape)}: "
             "its size depends on the values",
             "cut the model off before the operators that make it so (e.g. NonMaxSuppression)",
         )
-    return found.astype(np.float64) - known.astype(np.float64)
+    return found

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError
 from onnx.external_data_helper import (
     load_external_data_for_model,
     set_external_data,
     uses_external_data,
 )
 
-from .errors import ModelError, OutputError
+from .errors import ModelError
+from .files import atomic_file, claim, output_errors, replace
 from .passes.shapes import value_info_shape
 from .types import TensorSpec
 
@@ -85,51 +84,18 @@ def save_model(proto: onnx.ModelProto, path: str | Path, *, force: bool = False)
         OutputError: The path exists and ``force`` is off, or can't be written.
     """
     path = Path(path)
-    require_writable(path, force=force)
-    if proto.ByteSize() >= _PROTOBUF_LIMIT:
-        require_writable(_data_path(path), force=force)
-        _save_large(proto, path)
+    files = output_files(proto, path)
+    claim(files, force=force)
+    if len(files) > 1:
+        _save_large(proto, *files)
         return
     with atomic_file(path) as temporary:
         temporary.write_bytes(proto.SerializeToString())
 
 
-def require_writable(path: Path, *, force: bool = False, source: Sequence[Path] = ()) -> None:
-    """Fail early where writing would fail later.
-
-    Raises:
-        OutputError: See :func:`save_model`; also if ``path`` is one of the ``source`` files.
-    """
-    if any(path.exists() and file.exists() and path.samefile(file) for file in source):
-        raise OutputError(f"'{path}' is the source model itself", "choose another output name")
-    if path.is_dir():
-        raise OutputError(f"'{path}' is a directory", "give a file name")
-    if path.exists() and not force:
-        raise OutputError(f"'{path}' exists already", "use --force to replace it")
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise OutputError(f"the folder '{folder}' does not exist", "create it first")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"the folder '{folder}' is not writable", "choose another place")
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary file that takes the place of ``path`` if the block succeeds.
-
-    Raises:
-        OutputError: The disk is full or the file can't be written.
-    """
-    with output_errors(path):
-        handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+def output_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
+    """The files that saving a model of this size may write."""
+    return (path, _data_path(path)) if proto.ByteSize() >= _PROTOBUF_LIMIT else (path,)
 
 
 # --- reading
@@ -267,15 +233,13 @@ def _sha256(files: Sequence[Path]) -> str:
 # --- writing
 
 
-def _save_large(proto: onnx.ModelProto, path: Path) -> None:
+def _save_large(proto: onnx.ModelProto, path: Path, data: Path) -> None:
     """Weights go to a file beside the model, which takes its place first."""
-    data = _data_path(path)
     with output_errors(path), tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
         temporary = Path(folder) / path.name
         save_with_weights_beside(proto, temporary)
-        for made, final in ((temporary.with_name(data.name), data), (temporary, path)):
-            made.chmod(0o666 & ~_umask())
-            os.replace(made, final)
+        replace(temporary.with_name(data.name), data)
+        replace(temporary, path)
 
 
 def save_with_weights_beside(proto: onnx.ModelProto, path: Path) -> None:
@@ -290,23 +254,3 @@ def save_with_weights_beside(proto: onnx.ModelProto, path: Path) -> None:
 
 def _data_path(path: Path) -> Path:
     return path.with_name(path.name + ".data")
-
-
-@contextmanager
-def output_errors(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while writing into one kind of error.
-
-    Raises:
-        OutputError: The disk is full or the file can't be written.
-    """
-    try:
-        yield
-    except (OSError, EncodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(f"can't write '{path}': {reason}", "is the disk full?") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

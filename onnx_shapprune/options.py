@@ -17,7 +17,7 @@ _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # Written out, so that --help loads nothing heavy; a test compares them with their owners.
 ESTIMATORS = ("permutation", "exact", "leave-one-out", "random", "l1")
-METRICS = ("auto", "kl", "error", "accuracy", "cross-entropy")
+METRICS = ("auto", "kl", "error", "match", "accuracy", "cross-entropy")
 QUANTITIES = ("macs", "parameters", "bytes")
 ABSENT = ("mean", "zero")
 
@@ -109,8 +109,8 @@ metric = click.option(
     type=click.Choice(METRICS),
     default="auto",
     show_default=True,
-    help="Worth of a coalition; auto: agreement with the original (KL of class outputs, else "
-    "squared error). accuracy and cross-entropy need labels.",
+    help="Worth of a coalition; auto: agreement with the original (KL of class outputs, "
+    "squared error of other floats, match of integers). accuracy and cross-entropy need labels.",
 )
 absent = click.option(
     "--absent",

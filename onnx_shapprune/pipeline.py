@@ -16,20 +16,20 @@ from .calibration import load_calibration
 from .cost import Quantity
 from .curves import damage_curves
 from .errors import NothingToPrune, OptionError, TargetUnreachable
-from .estimators import NAMES, estimator
-from .metrics import Metric
+from .metrics import Metric, assumption
 from .model_io import Model, load_model
 from .passes.removal import remove
 from .progress import SILENT, stage
 from .report import MetricReport, Report, build_report
 from .runtime import Session, Wanted, choose_provider
-from .scoring import Scoring, score, values_by_group
+from .scoring import Scoring, doubts, played, score, values_by_group
 from .types import Array, BoolArray, Cost, FloatArray, GroupPlan, Plan, Progress, Scores
 from .verification import verify
 
 _TIGHTENINGS = 24
 _LEAST_TIGHTENING = 0.5
 _MARGIN = 0.999
+_NEXT_TO_NOTHING = 1e-9
 
 Source = str | Path | onnx.ModelProto | Model
 Data = str | Path | Mapping[str, Array] | Array
@@ -132,6 +132,7 @@ def prune(
     clock.seconds["load"] = round(bench.load_seconds, 3)
     with clock.stage("analyse"):
         metric, before = bench.metric(scoring.metric), bench.costs.cost(bench.costs.full())
+        notes = _notes(bench, metric, scores)
     if not bench.groups:
         raise _nothing_to_prune(bench, metric, before, clock)
     with clock.stage("score"):
@@ -146,10 +147,19 @@ def prune(
         judged = _judge(bench, metric, plan, pruned)
     after = measured(pruned, bench, allocation.cost)
     report = build_report(bench, scores, plan, before, after, judged, difference, clock.seconds)
+    report = replace(report, notes=(*report.notes, *notes))
     result = Result(pruned, report, plan)
     if not allocation.reached:
         raise _unreachable(target, before, after, result)
     return result
+
+
+def _notes(bench: Bench, metric: Metric, scores: Scores | None) -> tuple[str, ...]:
+    """What was decided on the user's behalf, beyond what the bench says."""
+    found = [assumption(metric)]
+    if scores is not None:
+        found += doubts(scores, bench, metric)
+    return tuple(filter(None, found))
 
 
 def _as_bench(model: Source | Bench, data: Data | None, seed: int) -> Bench:
@@ -166,7 +176,7 @@ def _damage(
     bench: Bench, scores: Scores, metric: Metric, progress: Progress
 ) -> dict[str, FloatArray] | None:
     """Damage curves; none for scores that were made without a run, and shall stay so."""
-    if scores.estimator in NAMES and not estimator(scores.estimator).plays:
+    if not played(scores):
         return None
     return damage_curves(bench, values_by_group(scores, bench), metric, progress)
 
@@ -182,15 +192,16 @@ def _cut(
     values = values_by_group(scores, bench)
     goal = target.keep * getattr(bench.costs.cost(bench.costs.full()), target.of)
     aim = target
-    for _ in range(_TIGHTENINGS):
+    for left in reversed(range(_TIGHTENINGS)):
         allocation = allocate(bench.costs, values, aim, limits, damage)
         plan = make_plan(bench, allocation.kept)
         pruned = remove(bench.model.proto, bench.model.sha256, plan)
         found = getattr(measured(pruned, bench, allocation.cost), target.of)
         if found <= goal or not allocation.reached:
-            return allocation, plan, pruned
-        aim = replace(aim, keep=aim.keep * max(goal / found, _LEAST_TIGHTENING) * _MARGIN)
-    return replace(allocation, reached=False), plan, pruned
+            break
+        tighter = aim.keep * max(goal / found, _LEAST_TIGHTENING) * _MARGIN
+        aim = replace(aim, keep=tighter if left > 1 else _NEXT_TO_NOTHING)
+    return replace(allocation, reached=found <= goal), plan, pruned
 
 
 def make_plan(bench: Bench, kept: Mapping[str, BoolArray]) -> Plan:

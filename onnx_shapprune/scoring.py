@@ -9,7 +9,7 @@ import numpy as np
 
 from .bench import Bench
 from .errors import ScoresError
-from .estimators import Budget, allowance, estimate, estimator
+from .estimators import NAMES, Budget, allowance, estimate, estimator
 from .game import ChannelGame, UnplayedGame
 from .metrics import Metric
 from .progress import stage
@@ -91,8 +91,32 @@ def values_by_group(scores: Scores, bench: Bench) -> dict[str, FloatArray]:
             f"this is {bench.model.sha256[:12]}…",
             "score this model: onnx-shapprune score MODEL --data D -o SCORES.json",
         )
+    if played(scores) and scores.absent != bench.absent:
+        raise ScoresError(
+            f"the scores are of absent={scores.absent}, now absent={bench.absent} is asked for",
+            f"use --absent {scores.absent}, or score this model again",
+        )
     groups = {group.name: group for group in bench.groups}
     return {part.name: _checked(part, groups) for part in scores.groups}
+
+
+def doubts(scores: Scores, bench: Bench, metric: Metric) -> list[str]:
+    """What a user should know about scores that were made earlier."""
+    found = []
+    if played(scores) and scores.metric != metric.name:
+        found.append(
+            f"the channels were scored by {scores.metric}, widths are chosen by {metric.name}"
+        )
+    scored = {part.name for part in scores.groups}
+    whole = [group.name for group in bench.groups if group.name not in scored]
+    if whole:
+        found.append(f"groups without scores stay whole: {', '.join(whole)}")
+    return found
+
+
+def played(scores: Scores) -> bool:
+    """Whether scores come from a game; those of an estimator of somebody's own do."""
+    return scores.estimator not in NAMES or estimator(scores.estimator).plays
 
 
 def _checked(part: GroupScore, groups: Mapping[str, ChannelGroup]) -> FloatArray:

@@ -8,7 +8,8 @@ tensor: an output that saturates would hide a fault.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,13 +23,15 @@ from .passes.masking import mask_name, masked_model
 from .passes.outputs import with_outputs
 from .passes.removal import remove
 from .runtime import Provider, Session
-from .types import Array, BoolArray, Calibration, Plan
+from .types import Array, BoolArray, Calibration, FloatArray, Plan
 
 TOLERANCE = {"bfloat16": 5e-2, "float16": 2e-2, "float32": 1e-4, "float64": 1e-9}
 """Largest difference relative to a tensor's largest value, by the coarsest dtype on its way."""
 
 _PROBE_SAMPLES = 4
 _MAX_FLIPS = 0.01
+_LEAST_CHANNEL = 1 / 16
+_SIDES = ("masked", "pruned")
 _CHECKER_LIMIT = 2**31 - 2**20
 _RANGE_ONE = frozenset({"Sigmoid", "Softmax", "HardSigmoid", "Tanh", "Softsign"})
 _MOVES_ONLY = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
@@ -46,6 +49,18 @@ class _Probe:
 
     def of_masked(self, array: Array) -> Array:
         return array if self.kept is None else array.compress(self.kept, axis=self.axis)
+
+    def scales(self, sizes: FloatArray) -> FloatArray:
+        """What differences are relative to: the largest value, of each channel if it has some.
+
+        A small channel counts as a share of the largest: rounding does not shrink with it.
+        """
+        largest = max(float(sizes.max(initial=0.0)), self.least_scale) or 1.0
+        if self.kept is None or not sizes.size:
+            return np.asarray(largest)
+        others = tuple(axis for axis in range(sizes.ndim) if axis != self.axis)
+        channels: FloatArray = sizes.max(axis=others, keepdims=True)
+        return np.maximum(channels, _LEAST_CHANNEL * largest)
 
 
 def verify(
@@ -111,9 +126,9 @@ def _compare_all(
     few = next(batches(calibration, fixed_batch(model.inputs) or _PROBE_SAMPLES))
     worst = 0.0
     with_inner = [with_outputs(m, [p.name for p in inner]) for m in (masked, pruned)]
-    pair = [_session(m, provider, optimised=False) for m in with_inner]
+    pair = _sessions(with_inner, provider, optimised=False)
     worst = max(worst, _compare(pair, few, masks, [*outputs, *inner]))
-    pair = [_session(m, provider, optimised=True) for m in (masked, pruned)]
+    pair = _sessions((masked, pruned), provider, optimised=True)
     for feeds in batches(calibration, size):
         worst = max(worst, _compare(pair, feeds, masks, outputs))
     if calibration.batched and fixed_batch(model.inputs) is None:
@@ -122,11 +137,23 @@ def _compare_all(
     return worst
 
 
-def _session(model: onnx.ModelProto, provider: Provider, *, optimised: bool) -> Session:
+def _sessions(
+    models: Sequence[onnx.ModelProto], provider: Provider, *, optimised: bool
+) -> list[Session]:
+    sessions = []
+    for which, model in zip(_SIDES, models, strict=True):
+        with _naming(which, "load"):
+            sessions.append(Session(model, provider, optimised=optimised))
+    return sessions
+
+
+@contextmanager
+def _naming(which: str, verb: str) -> Iterator[None]:
+    """Say which of the two models fails, and at what."""
     try:
-        return Session(model, provider, optimised=optimised)
+        yield
     except ModelError as error:
-        raise VerificationError(f"the pruned model does not load: {error}") from error
+        raise VerificationError(f"the {which} model does not {verb}: {error}") from error
 
 
 def _compare(
@@ -136,16 +163,35 @@ def _compare(
     probes: Sequence[_Probe],
 ) -> float:
     names = [probe.name for probe in probes]
-    try:
-        expected = pair[0].run({**feeds, **masks}, names)
-        found = pair[1].run(feeds, names)
-    except ModelError as error:
-        raise VerificationError(f"the pruned model does not run: {error}") from error
+    both = []
+    for which, session, given in zip(_SIDES, pair, ({**feeds, **masks}, feeds), strict=True):
+        with _naming(which, "run"):
+            both.append(session.run(given, names))
     differences = [
-        _difference(probe, probe.of_masked(want), got)
-        for probe, want, got in zip(probes, expected, found, strict=True)
+        _difference(probe, want, got)
+        for probe, expected, found in zip(probes, *both, strict=True)
+        for want, got in _leaves(probe, expected, found)
     ]
     return max(differences, default=0.0)
+
+
+def _leaves(probe: _Probe, expected: object, found: object) -> Iterator[tuple[Array, Array]]:
+    """The arrays of a pair of outputs; there are several in a sequence or a map."""
+    if isinstance(expected, np.ndarray) and isinstance(found, np.ndarray):
+        yield probe.of_masked(expected), found
+        return
+    ours, theirs = _entries(expected), _entries(found)
+    if ours.keys() != theirs.keys():
+        raise VerificationError(f"'{probe.name}' has other entries")
+    for key, value in ours.items():
+        yield from _leaves(probe, value, theirs[key])
+
+
+def _entries(value: object) -> dict[object, object]:
+    """What a sequence or a map holds; of anything else, itself as an array."""
+    if isinstance(value, dict):
+        return value
+    return dict(enumerate(value if isinstance(value, list) else [np.asarray(value)]))
 
 
 def _difference(probe: _Probe, expected: Array, found: Array) -> float:
@@ -156,12 +202,14 @@ def _difference(probe: _Probe, expected: Array, found: Array) -> float:
         )
     if expected.dtype.kind != "f":
         return _require_equal(probe, expected, found)
-    both = np.isfinite(expected) & np.isfinite(found)
-    if not np.array_equal(np.isfinite(expected), np.isfinite(found)):
+    finite = np.isfinite(expected)
+    if not np.array_equal(expected[~finite], found[~finite], equal_nan=True):
+        raise VerificationError(f"'{probe.name}' has NaN or infinity in one model only")
+    if not np.isfinite(found[finite]).all():
         raise VerificationError(f"'{probe.name}' is finite in one model only")
-    known, new = expected[both].astype(np.float64), found[both].astype(np.float64)
-    scale = max(float(np.abs(known).max(initial=0.0)), probe.least_scale) or 1.0
-    difference = float(np.abs(known - new).max(initial=0.0)) / scale
+    known = np.where(finite, expected, 0).astype(np.float64)
+    apart = np.abs(np.where(finite, found, 0).astype(np.float64) - known)
+    difference = float((apart / probe.scales(np.abs(known))).max(initial=0.0))
     if difference > max(probe.tolerance, TOLERANCE.get(expected.dtype.name, 2e-2)):
         raise VerificationError(
             f"'{probe.name}' differs by {difference:.2g} of its scale between masked and removed"

@@ -258,10 +258,10 @@ MODELS: list[Row] = [
     ),
     (
         "no float output",
-        f"prune integer_output.onnx {CUT}",
+        f"prune integer_output.onnx {CUT} --metric error",
         1,
-        "the model has no float output to compare",
-        "integer outputs can't be judged: give a model that ends before its ArgMax",
+        "metric 'error' needs a float output, the model has none",
+        "use --metric match",
     ),
     (
         "outputs are NaN",
@@ -617,7 +617,7 @@ OPTIONS: list[Row] = [
 ]
 
 AGAIN = "make them with: onnx-shapprune score MODEL --data D -o SCORES.json"
-SCORED = f"{PRUNE} {DATA} --scores"
+SCORED = f"prune net.onnx -o out.onnx --keep 0.5 {DATA} --scores"
 
 SCORES: list[Row] = [
     (
@@ -633,6 +633,13 @@ SCORES: list[Row] = [
         1,
         "can't read 'photos': Is a directory",
         AGAIN,
+    ),
+    (
+        "an estimator beside scores",
+        f"{PRUNE} {DATA} --scores other.json",
+        2,
+        "--estimator has no effect with --scores: leave one of them out",
+        USAGE,
     ),
     ("scores are no JSON", f"{SCORED} broken.json", 1, "'broken.json' is no JSON file: ", AGAIN),
     ("scores are no text", f"{SCORED} binary.json", 1, "'binary.json' is no JSON file: ", AGAIN),
@@ -772,35 +779,64 @@ OUTPUTS: list[Row] = [
         "the output is the source",
         f"{TO} net.onnx --force",
         1,
-        "'net.onnx' is the source model itself",
+        "'net.onnx' is read by this command",
         "choose another output name",
     ),
     (
         "the output is a link to the source",
         f"{TO} link.onnx --force",
         1,
-        "'link.onnx' is the source model itself",
+        "'link.onnx' is read by this command",
         "choose another output name",
     ),
     (
         "the report is the source",
         f"{PRUNE} {DATA} --report net.onnx --force",
         1,
-        "'net.onnx' is the source model itself",
+        "'net.onnx' is read by this command",
         "choose another output name",
     ),
     (
         "the scores are the source",
         f"{SCORE_TO} net.onnx --force",
         1,
-        "'net.onnx' is the source model itself",
+        "'net.onnx' is read by this command",
         "choose another output name",
+    ),
+    (
+        "the output is the data",
+        f"{TO} data.npz --force",
+        1,
+        "'data.npz' is read by this command",
+        "choose another output name",
+    ),
+    (
+        "the scores are the data",
+        f"{SCORE_TO} ./data.npz --force",
+        1,
+        "'data.npz' is read by this command",
+        "choose another output name",
+    ),
+    (
+        "the report is the scores",
+        f"prune net.onnx -o out.onnx --keep 0.5 {DATA} --scores other.json --report other.json "
+        "--force",
+        1,
+        "'other.json' is read by this command",
+        "choose another output name",
+    ),
+    (
+        "the report is the output, by another way",
+        f"{PRUNE} {DATA} --report photos/../out.onnx",
+        1,
+        "two outputs have the same name, 'out.onnx'",
+        "give two names",
     ),
     (
         "the report is the output",
         f"{PRUNE} {DATA} --report ./out.onnx",
         1,
-        "the model and the report have the same name",
+        "two outputs have the same name, 'out.onnx'",
         "give two names",
     ),
 ]
@@ -838,7 +874,7 @@ def _dead_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FULL = "is the disk full?"
-MODEL_IO = "onnx_shapprune.model_io"
+FILES = "onnx_shapprune.files"
 CUDA = "CUDA was asked for, but ONNX Runtime can't use a GPU here"
 INSTALL = "install the NVIDIA libraries with: pip install 'onnx-shapprune[cuda]'"
 
@@ -852,21 +888,21 @@ ENVIRONMENTS: list[tuple[str, Setup, str, str, str]] = [
     ),
     (
         "a read-only file system",
-        fails(f"{MODEL_IO}.tempfile.mkstemp", errno.EROFS),
+        fails(f"{FILES}.tempfile.mkstemp", errno.EROFS),
         f"{PRUNE} {DATA}",
         "can't write 'out.onnx': Read-only file system",
         FULL,
     ),
     (
         "a full disk",
-        fails(f"{MODEL_IO}.Path.write_bytes", errno.ENOSPC),
+        fails("pathlib.Path.write_bytes", errno.ENOSPC),
         f"{PRUNE} {DATA}",
         "can't write 'out.onnx': No space left on device",
         FULL,
     ),
     (
         "a full disk at the last step",
-        fails(f"{MODEL_IO}.os.replace", errno.ENOSPC),
+        fails(f"{FILES}.os.replace", errno.ENOSPC),
         f"{PRUNE} {DATA}",
         "can't write 'out.onnx': No space left on device",
         FULL,

@@ -300,6 +300,42 @@ def test_scores_round_trip_gives_the_same_file() -> None:
     assert Path("late.onnx").read_bytes() == Path("once.onnx").read_bytes()
 
 
+def test_scores_of_another_meaning_of_absent_are_refused() -> None:
+    how = ("--data", "data.npz", "--budget", "4n", "--absent", "zero", "-o", "scores.json")
+    done("score", "net.onnx", *how)
+    cut = ("--data", "data.npz", "--keep", "0.5", "--scores", "scores.json")
+    result = run("prune", "net.onnx", "-o", "out.onnx", *cut)
+    assert result.exit_code == 1
+    assert "Error: the scores are of absent=zero, now absent=mean is asked for" in result.stderr
+    assert "Hint: use --absent zero, or score this model again" in result.stderr
+    done("prune", "net.onnx", "-o", "out.onnx", *cut, "--absent", "zero")
+
+
+def test_doubts_about_scores_are_notes() -> None:
+    """Another metric, and a group that nobody scored."""
+    done("score", "net.onnx", "--data", "data.npz", "--budget", "4n", "-o", "scores.json")
+    scores = read_json("scores.json")
+    left_out = scores["groups"].pop()["name"]
+    Path("scores.json").write_text(json.dumps(scores))
+    cut = ("--data", "data.npz", "--keep", "0.8", "--scores", "scores.json", "--metric", "error")
+    said = done("prune", "net.onnx", "-o", "out.onnx", *cut, "--report", "r.json").stderr
+    notes = read_json("r.json")["notes"]
+    assert "the channels were scored by kl, widths are chosen by error" in notes
+    assert f"groups without scores stay whole: {left_out}" in notes
+    assert all(note in said for note in notes)
+
+
+def test_the_assumption_of_class_scores_is_a_note() -> None:
+    how = ("--data", "data.npz", "--keep", "0.8", "--estimator", "l1", "--report", "r.json")
+    done("prune", "net.onnx", "-o", "out.onnx", *how)
+    (note,) = read_json("r.json")["notes"]
+    assert (
+        note == "the output 'y' is taken for scores of classes; if it is none, use --metric error"
+    )
+    done("prune", "net.onnx", "-o", "out.onnx", *how, "--metric", "kl", "--force")
+    assert read_json("r.json")["notes"] == []
+
+
 def test_scores_decide_what_stays() -> None:
     done("score", "net.onnx", "--data", "data.npz", "--estimator", "l1", "-o", "scores.json")
     scores = read_json("scores.json")
@@ -521,7 +557,8 @@ def test_scores_of_the_same_graph_with_other_weights_are_refused() -> None:
     assert Path("old/external.onnx").read_bytes() == Path("new/external.onnx").read_bytes()
     how = ("--data", "data.npz", "--estimator", "l1", "-o", "scores.json")
     done("score", "old/external.onnx", *how)
-    result = run("prune", "new/external.onnx", "-o", "o.onnx", *CUT, "--scores", "scores.json")
+    cut = ("--data", "data.npz", "--keep", "0.5", "--scores", "scores.json")
+    result = run("prune", "new/external.onnx", "-o", "o.onnx", *cut)
     assert result.exit_code == 1
     assert "the scores are of the model" in result.stderr
 
@@ -621,6 +658,24 @@ def test_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path("tried out")
     assert (folder / "small.onnx").read_bytes() == (folder / "pruned.onnx").read_bytes()
     assert read_json("tried out/report.json")["after"]["macs"] > 0
+
+
+def test_demo_replaces_what_a_demo_has_left_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("onnx_shapprune.demo.prune", partial(prune, scoring=Scoring("l1")))
+    Path("mine").mkdir()
+    Path("mine/test.npz").write_text("precious")
+    result = run("demo", "--out", "mine")
+    assert result.exit_code == 1
+    assert "exists already, and is not of an earlier demo" in result.stderr
+    assert {path.name: path.read_text() for path in Path("mine").iterdir()} == {
+        "test.npz": "precious"
+    }
+    done("demo", "--out", "again")
+    Path("again/pruned.onnx").write_text("old")
+    done("demo", "--out", "again")
+    assert onnx.load("again/pruned.onnx").graph.node
 
 
 def test_demo_where_no_folder_can_be() -> None:
@@ -738,7 +793,7 @@ def test_interrupted_whenever(stage: str, monkeypatch: pytest.MonkeyPatch) -> No
         raise KeyboardInterrupt
 
     place = {"options": "estimators.Budget.parse", "load": "bench.Bench.metric"}
-    monkeypatch.setattr(f"onnx_shapprune.{place.get(stage, 'model_io.os.replace')}", interrupt)
+    monkeypatch.setattr(f"onnx_shapprune.{place.get(stage, 'files.os.replace')}", interrupt)
     before = models.contents(Path())
     result = run("prune", "net.onnx", "-o", "out.onnx", *CUT)
     assert result.exit_code == 130

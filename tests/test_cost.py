@@ -85,6 +85,11 @@ def test_matmul_of_a_sequence() -> None:
     assert single("MatMul", b, b.input("N", 9, 7), b.normal(7, 5)) == 9 * 7 * 5
 
 
+def test_matmul_with_a_vector() -> None:
+    b = Builder()
+    assert single("MatMul", b, b.input("N", 9, 7), b.normal(7)) == 9 * 7
+
+
 def test_product_of_activations_counts() -> None:
     b = Builder()
     x = b.input("N", 6, 7)

@@ -12,6 +12,7 @@ from onnx_shapprune.metrics import (
     NAMES,
     Metric,
     Reference,
+    assumption,
     build_metric,
     class_kind,
     class_output,
@@ -248,8 +249,35 @@ def test_choice_without_labels(outputs: Sequence[Array], name: str) -> None:
 
 
 def test_names_are_those_of_the_metrics() -> None:
-    known = reference([ROWS], labels=[[0, 1, 2, 3, 0]])
+    known = reference([ROWS, np.arange(5)], labels=[[0, 1, 2, 3, 0]])
     assert [build_metric(name, known).name for name in NAMES[1:]] == list(NAMES[1:])
+
+
+# --- outputs that are no floats ---------------------------------------------------------
+
+
+def test_match_is_the_share_of_equal_entries() -> None:
+    """Over both batches; a map beside them counts for nothing."""
+    words = np.asarray([["a", "b"], ["c", "d"]], object)
+    known = reference([np.arange(4), words, {}], [np.arange(2), words[:1], {}])
+    metric = build_metric("auto", known)
+    assert metric.name == "match"
+    assert value(metric, *known.outputs) == pytest.approx(1)
+    other = [np.asarray([0, 1, 2, 9]), np.full((2, 2), "a", object), {}]
+    assert value(metric, other, known.outputs[1]) == pytest.approx((5 / 6 + 3 / 6) / 2)
+
+
+def test_match_needs_the_same_shape() -> None:
+    metric = build_metric("match", reference([np.arange(4)]))
+    with pytest.raises(DataError, match="its size depends on the values"):
+        metric.part(0, [np.arange(3)])
+
+
+def test_only_class_scores_by_their_shape_are_an_assumption() -> None:
+    assert "'y0' is taken for scores" in assumption(build_metric("auto", reference([ROWS])))
+    assert not assumption(build_metric("kl", reference([ROWS])))
+    assert not assumption(build_metric("auto", reference([softmax(ROWS)])))
+    assert not assumption(build_metric("auto", reference([ROWS[:, :1]])))
 
 
 # --- complaints -------------------------------------------------------------------------
@@ -258,7 +286,7 @@ def test_names_are_those_of_the_metrics() -> None:
 def test_unknown_metric() -> None:
     with pytest.raises(OptionError, match="unknown metric 'f1'") as caught:
         build_metric("f1", reference([ROWS]))
-    assert caught.value.hint == "one of: auto, kl, error, accuracy, cross-entropy"
+    assert caught.value.hint == "one of: auto, kl, error, match, accuracy, cross-entropy"
 
 
 @pytest.mark.parametrize("name", ["accuracy", "cross-entropy"])
@@ -286,5 +314,11 @@ def test_last_label_is_in_range() -> None:
 
 
 def test_no_float_output() -> None:
-    with pytest.raises(OptionError, match="the model has no float output to compare"):
-        build_metric("auto", reference([np.arange(5)]))
+    with pytest.raises(OptionError, match="metric 'error' needs a float output, the model has no"):
+        build_metric("error", reference([np.arange(5)]))
+
+
+def test_no_other_output() -> None:
+    with pytest.raises(OptionError, match="metric 'match' needs an output of integers") as caught:
+        build_metric("match", reference([ROWS]))
+    assert caught.value.hint == "use --metric error"

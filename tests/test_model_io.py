@@ -21,8 +21,9 @@ from onnx import TensorProto, helper
 import models
 from onnx_shapprune import runtime
 from onnx_shapprune.errors import ModelError, OutputError, ShapPruneError
+from onnx_shapprune.files import atomic_file, claim
 from onnx_shapprune.inspection import inspect_model
-from onnx_shapprune.model_io import Model, atomic_file, load_model, require_writable, save_model
+from onnx_shapprune.model_io import Model, load_model, save_model
 
 LIMIT = 500
 """Stands for the 2 GiB that a protobuf can carry."""
@@ -257,19 +258,19 @@ def test_the_old_file_stays_until_the_new_one_is_whole() -> None:
     [
         (lambda: Path("out").mkdir(), "'out' is a directory"),
         (lambda: Path("out").write_text("x"), "'out' exists already"),
-        (lambda: Path("out").hardlink_to("net.onnx"), "'out' is the source model itself"),
+        (lambda: Path("out").hardlink_to("net.onnx"), "'out' is read by this command"),
     ],
     ids=["directory", "file", "source"],
 )
 def test_not_writable(prepare: Callable[[], object], message: str) -> None:
     prepare()
     with pytest.raises(OutputError, match=message):
-        require_writable(Path("out"), source=[Path("weights.bin"), Path("net.onnx")])
+        claim([Path("out")], [Path("weights.bin"), Path("net.onnx")])
 
 
 def test_writable() -> None:
-    require_writable(Path("out"), source=[Path("weights.bin"), Path("net.onnx")])
-    require_writable(Path("out"), source=[Path("nowhere.onnx")])
+    claim([Path("out")], [Path("weights.bin"), Path("net.onnx")])
+    claim([Path("out")], [Path("nowhere.onnx")])
     assert not Path("out").exists()
 
 

@@ -15,6 +15,7 @@ from onnx_shapprune.allocation import Limits
 from onnx_shapprune.bench import Absent
 from onnx_shapprune.cost import Quantity
 from onnx_shapprune.errors import (
+    ModelError,
     NothingToPrune,
     OptionError,
     ScoresError,
@@ -26,7 +27,7 @@ from onnx_shapprune.passes.removal import remove
 from onnx_shapprune.pipeline import Result, open_bench, prune
 from onnx_shapprune.progress import SILENT
 from onnx_shapprune.scoring import Scoring, score
-from onnx_shapprune.types import Plan
+from onnx_shapprune.types import Cost, Plan
 from zoo import ZOO, Builder, Model, assert_close, run, samples
 
 QUANTITIES: tuple[Quantity, ...] = ("macs", "parameters", "bytes")
@@ -50,6 +51,66 @@ def reached(name: str, keep: float, of: Quantity, absent: Absent) -> Result | No
         if of != "bytes" or report.after.bytes <= keep * report.before.bytes:
             raise
         return None
+
+
+# --- outputs that are no floats ----------------------------------------------------------
+
+
+def with_sequence() -> Model:
+    """Two outputs: class scores, and a sequence of what is in front of them."""
+    b = Builder()
+    x = b.relu(b.conv(b.input("N", 3, 4, 4), (3, 8)))
+    scores = b.head(x, (8, 4))
+    model = b.build(scores, b.add("SequenceConstruct", scores, b.relu(scores)))
+    sequence = onnx.helper.make_tensor_sequence_value_info(
+        model.graph.output[1].name, onnx.TensorProto.FLOAT, None
+    )
+    model.graph.output[1].CopyFrom(sequence)
+    return model
+
+
+def test_a_sequence_beside_the_scores_is_verified_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = with_sequence()
+    bench = open_bench(model, samples(model, 8), provider="cpu")
+    result = prune(bench, keep=0.6, scoring=QUICK)
+    assert result.report.metric.name == "kl"
+    assert result.report.after.macs <= 0.6 * result.report.before.macs
+
+    def longer(*args: object) -> Model:
+        cut = remove(*args)  # type: ignore[arg-type]
+        made = next(n for n in cut.graph.node if n.op_type == "SequenceConstruct")
+        made.input.append(made.input[0])
+        return cut
+
+    monkeypatch.setattr(pipeline, "remove", longer)
+    with pytest.raises(VerificationError, match="has other entries"):
+        prune(bench, keep=0.6, scoring=QUICK)
+
+
+def test_classes_instead_of_scores_are_judged_by_their_match() -> None:
+    b = Builder()
+    x = b.relu(b.conv(b.input("N", 3, 4, 4), (3, 8)))
+    x = b.gemm(b.add("Flatten", x), (8 * 4 * 4, 4))
+    model = b.build(b.add("ArgMax", x, axis=1, keepdims=0))
+    bench = open_bench(model, samples(model, 32), provider="cpu")
+    report = prune(bench, keep=0.3, scoring=Scoring(budget="4n")).report
+    assert report.metric.name == "match"
+    assert report.metric.original == 1
+    assert report.metric.masked == report.metric.removed < 1
+
+
+def test_a_sample_without_a_finite_output_is_named() -> None:
+    """In the second batch."""
+    b = Builder()
+    x = b.input("N", 3, 4, 4)
+    model = b.build(b.head(b.conv(b.add("Sqrt", x), (3, 8)), (8, 4)))
+    data = {name: np.zeros_like(array) for name, array in samples(model, 40).items()}
+    (name,) = data
+    bench = open_bench(model, data, absent="zero", provider="cpu")
+    assert bench.reference.rows(0) == 40
+    data[name][37] = -1
+    with pytest.raises(ModelError, match="is not finite on these samples, the first is number 37"):
+        open_bench(model, data, provider="cpu").metric("auto")
 
 
 # --- done -------------------------------------------------------------------------------
@@ -286,6 +347,20 @@ def test_tied_branches_survive(keep: float) -> None:
         except TargetUnreachable as error:
             result = error.result
         assert all(min(t.dims) > 0 for t in result.model.graph.initializer if t.dims)
+
+
+def test_the_smallest_model_is_really_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where every prediction is a little too low."""
+    real = pipeline.measured
+
+    def larger(*args: object) -> Cost:
+        found = real(*args)  # type: ignore[arg-type]
+        return replace(found, macs=found.macs + 10**9)
+
+    monkeypatch.setattr(pipeline, "measured", larger)
+    with pytest.raises(TargetUnreachable) as caught:
+        pruned("sequential", 0.9)
+    assert {len(group.kept) for group in caught.value.result.report.groups} == {1}
 
 
 def test_no_data() -> None:

@@ -207,6 +207,34 @@ def test_difference_is_relative_to_the_output() -> None:
     assert 1e-7 < found < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("masked", "found", "text"),
+    [
+        ([1.0, np.nan], [1.0, 2.0], "NaN or infinity in one model only"),
+        ([1.0, np.inf], [1.0, -np.inf], "NaN or infinity in one model only"),
+        ([1.0, 2.0], [1.0, np.nan], "finite in one model only"),
+    ],
+)
+def test_values_that_are_not_finite_must_agree(
+    masked: list[float], found: list[float], text: str
+) -> None:
+    probe = verification._Probe("y", tolerance=1e-4)
+    with pytest.raises(VerificationError, match=text):
+        verification._difference(probe, np.asarray(masked), np.asarray(found))
+    assert verification._difference(probe, np.asarray(masked), np.asarray(masked)) == 0
+
+
+def test_a_small_channel_is_compared_by_its_own_size() -> None:
+    """A difference that would drown in the largest channel."""
+    probe = verification._Probe("x", axis=1, kept=np.ones(2, bool), tolerance=1e-4)
+    masked = np.asarray([[100.0, 10.0], [-100.0, -10.0]], np.float32)
+    found = masked + np.asarray([0, 4e-3], np.float32)
+    with pytest.raises(VerificationError, match=r"'x' differs by 0\.0004 of its scale"):
+        verification._difference(probe, masked, found)
+    elsewhere = masked + np.asarray([4e-3, 0], np.float32)
+    assert verification._difference(probe, masked, elsewhere) == pytest.approx(4e-5, rel=0.1)
+
+
 def test_integers_must_agree() -> None:
     b = Builder()
     x = b.head(b.relu(b.conv(b.input("N", 3, 4, 4), (3, 6))), (6, 5))

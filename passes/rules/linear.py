@@ -101,6 +101,6 @@ def _bias(site: Site, index: int, ids: IntArray) -> None:
     """A bias has one entry per output channel along its last axis, or is broadcast."""
     if not site.has(index):
         return
-    shape = site.weight_shape(index)
+    shape = site.weight_shape(index, "bias")
     if shape and shape[-1] != 1:
         site.slice(index, len(shape) - 1, ids)

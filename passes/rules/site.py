@@ -110,12 +110,12 @@ class Site:
         """Whether an input is stored in the file, in this form or another."""
         return is_stored(self._graph, self.node.input[index])
 
-    def weight_shape(self, index: int) -> tuple[int, ...]:
+    def weight_shape(self, index: int, what: str = "weight") -> tuple[int, ...]:
         """Shape of a constant input; refused if it is computed."""
         name = self.node.input[index]
         shape = self._graph.constant_shape(name)
         if shape is None:
-            raise Refused(f"its weight '{name}' is {origin(self._graph, name)}")
+            raise Refused(f"its {what} '{name}' is {origin(self._graph, name)}")
         return shape
 
     def integers(self, index: int, name: str) -> list[int] | None:

@@ -78,8 +78,8 @@ def essential(values: FloatArray, group: ChannelGroup) -> IntArray:
     order = rank(values)
     found: list[int] = []
     for cut in (*group.shapes, *group.weights):
-        owners = np.unique(cut.owner)
-        if owners[0] != NOBODY and not np.isin(found, owners).any():
+        owners = np.unique(cut.owner[cut.owner != NOBODY])
+        if not np.isin(found, owners).any():
             found.append(int(order[np.isin(order, owners)][0]))
     return order[np.isin(order, found)]
 

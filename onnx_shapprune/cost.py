@@ -11,6 +11,7 @@ import onnx
 
 from .passes.graph import Graph
 from .passes.shapes import static_size
+from .passes.stored import leaf
 from .types import Array, BoolArray, ChannelGroup, Cost, Cut, Shape, Slot
 
 Quantity = Literal["macs", "parameters", "bytes"]
@@ -80,7 +81,8 @@ class CostModel:
         self.groups = {group.name: group for group in groups}
         self.unmeasured: tuple[str, ...] = tuple(self._unmeasured())
         uses = {slot: self._uses(slot) for slot in self._kernels()}
-        self._computed_macs = self._computed_kernel_macs(uses)
+        self._leaves = {slot: leaf(graph, slot) or slot for slot in uses}
+        self._computed = [*self._computed_kernels(groups, uses)]
         self._stored = list(self._index(groups, uses))
 
     def full(self) -> dict[str, BoolArray]:
@@ -89,7 +91,8 @@ class CostModel:
 
     def cost(self, kept: Mapping[str, BoolArray]) -> Cost:
         """Cost with only the players ``kept[group]`` (bool[players]) of each group."""
-        macs, parameters, size = self._computed_macs, 0, float(self._file_bytes)
+        macs = sum(full * _share_left(cuts, kept) for full, cuts in self._computed)
+        parameters, size = 0, float(self._file_bytes)
         axes: list[dict[int, BoolArray]] = []
         for stored in self._stored:
             axes.append(stored.kept(kept))
@@ -140,19 +143,28 @@ class CostModel:
             return float(static_size(result) or 0)
         return _ratio(result, kernel[:-2] + result[-1:])
 
-    def _computed_kernel_macs(self, uses: Mapping[Slot, float]) -> float:
-        """Multiply-accumulates with kernels that are not stored in the file."""
-        names = {slot: self._graph.nodes[slot.node].input[slot.index] for slot in uses}
-        return sum(
-            uses[slot] * (static_size(self.shape(name) or ()) or 0)
-            for slot, name in names.items()
-            if self._graph.constant_root(name) is None
-        )
+    def _computed_kernels(
+        self, groups: Sequence[ChannelGroup], uses: Mapping[Slot, float]
+    ) -> Iterator[tuple[float, tuple[tuple[str, Cut], ...]]]:
+        """Multiply-accumulates with kernels that are not stored, and the cuts that save some."""
+        for slot, macs in uses.items():
+            node = self._graph.nodes[slot.node]
+            if leaf(self._graph, slot) is None:
+                last = len(self.shape(node.input[0]) or ()) - 1
+                shapes = ((g.name, cut) for g in groups for cut in g.shapes)
+                cuts = tuple(
+                    (name, cut)
+                    for name, cut in shapes
+                    if cut.tensor == slot.node or (cut.tensor, cut.axis) == (node.input[0], last)
+                )
+                yield macs * (static_size(self.shape(node.input[slot.index]) or ()) or 0), cuts
 
     def _index(
         self, groups: Sequence[ChannelGroup], uses: Mapping[Slot, float]
     ) -> Iterator[_Stored]:
-        cuts, beside = _cuts_by_slot(groups), self._cuts_beside(groups)
+        cuts = _cuts_by_slot(groups)
+        beside = {self._leaves[s]: found for s, found in self._cuts_beside(groups).items()}
+        uses = {self._leaves[slot]: macs for slot, macs in uses.items()}
         count = 0
         for root in self._graph.constants():
             first = count

@@ -10,10 +10,19 @@ import numpy as np
 
 from .errors import ModelError
 from .metrics import Metric
-from .passes.graph import Graph, kernel_output_axis
+from .passes.graph import Graph, attribute
 from .passes.masking import mask_name
+from .passes.stored import stored_value
 from .runtime import Session
-from .types import Array, BoolArray, ChannelGroup, FloatArray, Progress
+from .types import Array, BoolArray, ChannelGroup, Cut, FloatArray, Progress
+
+_KERNELS = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "QLinearConv": 3} | {
+    "Gemm": 1,
+    "MatMul": 1,
+    "MatMulInteger": 1,
+    "QLinearMatMul": 3,
+}
+_AT_AXIS_ONE = frozenset({"Conv", "ConvInteger", "ConvTranspose", "QLinearConv", "Gemm"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +141,31 @@ class UnplayedGame:
 def l1_norms(graph: Graph, group: ChannelGroup) -> FloatArray:
     """Per player the L1 norm of the kernels that produce it, float64[players]."""
     total = np.zeros(group.players + 1)
-    for cut in group.weights:
-        node = graph.nodes[cut.readers[0].node]
-        produced = cut.readers[0].index == 1 and cut.axis == kernel_output_axis(node)
-        kernel = graph.constant(cut.tensor)
-        if produced and kernel is not None:
-            others = tuple(axis for axis in range(kernel.ndim) if axis != cut.axis)
-            np.add.at(total, cut.owner, np.abs(kernel.astype(np.float64)).sum(axis=others))
+    for cut in group.shapes:
+        norms = _output_norms(graph, cut)
+        if norms is not None:
+            np.add.at(total, cut.owner, norms)
     return total[:-1]
+
+
+def _output_norms(graph: Graph, cut: Cut) -> FloatArray | None:
+    """Per position of a tensor the norm of the kernel that makes it; None for other tensors."""
+    node = graph.producers[cut.tensor]
+    index = _KERNELS.get(node.op_type)
+    if index is None or cut.axis != (1 if node.op_type in _AT_AXIS_ONE else _last(graph, cut)):
+        return None
+    kernel = stored_value(graph, node.input[index])
+    if kernel is None:
+        return None
+    sizes: FloatArray = np.abs(kernel.astype(np.float64))
+    if node.op_type == "ConvTranspose":
+        grouped = sizes.reshape(int(attribute(node, "group", 1)), -1, *sizes.shape[1:])
+        sizes = np.moveaxis(grouped, 1, -1)
+    elif "Conv" not in node.op_type and not attribute(node, "transB", 0):
+        sizes = sizes.T
+    norms: FloatArray = sizes.reshape(len(cut.owner), -1).sum(axis=1)
+    return norms
+
+
+def _last(graph: Graph, cut: Cut) -> int:
+    return len(graph.shape(cut.tensor) or ()) - 1

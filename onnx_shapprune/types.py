@@ -59,15 +59,19 @@ class Cut:
 class Follow:
     """A number in the file that names a width: one attribute, or one entry of a constant.
 
-    Its value shrinks by the positions of ``owner`` that leave. ``attribute`` names a
-    node attribute (``entry`` is then the index in a list, or -1 for a single number);
-    otherwise ``slot`` is the constant input and ``entry`` the index in it.
+    Its value shrinks by the positions of ``owner`` that leave (grows, with sign −1: it is
+    negative then, and counts from the end). ``attribute`` names a node attribute (``entry``
+    is then the index in a list, or -1 for a single number); otherwise ``slot`` is the
+    constant input and ``entry`` the index in it. Where that input is computed in the source,
+    ``computed`` is its value there: a constant takes its place.
     """
 
     slot: Slot
     attribute: str
     entry: int
     owner: IntArray
+    sign: int = 1
+    computed: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ class ChannelGroup:
 
     ``members`` are the names of the nodes that produce the channels; ``weights`` the
     constants to slice; ``reads`` the activations that some node sums over (where an
-    absent player is masked); ``shapes`` all activations that become narrower.
+    absent player is masked); ``shapes`` all activations that become narrower; ``indices``
+    the constants whose values are positions along a cut axis.
     """
 
     name: str
@@ -86,6 +91,7 @@ class ChannelGroup:
     reads: tuple[Cut, ...]
     shapes: tuple[Cut, ...]
     follows: tuple[Follow, ...]
+    indices: tuple[Cut, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

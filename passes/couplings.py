@@ -8,7 +8,7 @@ way; one connected-components call at the end decides.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -17,12 +17,14 @@ import onnx
 from onnx_shapprune.errors import OptionError
 from onnx_shapprune.types import Coupling, IntArray, Slot
 
-from .graph import STANDARD_DOMAINS, Graph, inner_convolutions, label
+from .graph import STANDARD_DOMAINS, Graph, inner_convolutions, label, node_id
 from .partition import Partition, Walked
 from .rules import NUMBER_READERS, NUMBER_RULES, PRODUCERS, RULES
-from .rules.effects import FIXED, Effects, Number, Refused, Width
+from .rules.effects import FIXED, Effects, Number, Refused
 from .rules.registry import Rule
-from .rules.site import Site
+from .rules.site import Site, known
+
+_MAX_CHOICES = 64
 
 
 def find_groups(graph: Graph, exclude: Sequence[str] = ()) -> Coupling:
@@ -36,7 +38,24 @@ def find_groups(graph: Graph, exclude: Sequence[str] = ()) -> Coupling:
     Raises:
         OptionError: A pattern matches nothing in the model.
     """
-    walk = _Walk(graph)
+    best = _partition(graph, exclude, {})
+    choices: dict[str, int] = {}
+    for node, options in _open_choices(best.walked):
+        for option in range(1, options):
+            tried = _partition(graph, exclude, {**choices, node: option})
+            if tried.free() > best.free():
+                best, choices = tried, {**choices, node: option}
+    return best.coupling()
+
+
+def _open_choices(walked: Walked) -> list[tuple[str, int]]:
+    """Nodes with several ways to go on; the first ones, where trying all would take long."""
+    return list(walked.options.items())[:_MAX_CHOICES]
+
+
+def _partition(graph: Graph, exclude: Sequence[str], choices: Mapping[str, int]) -> Partition:
+    """Walk the graph and sort what the rules said."""
+    walk = _Walk(graph, choices)
     for node in graph.nodes.values():
         walk.visit(node)
     walk.lock_exposed()
@@ -44,15 +63,16 @@ def find_groups(graph: Graph, exclude: Sequence[str] = ()) -> Coupling:
     walk.lock_shared_kernels()
     for pattern in exclude:
         walk.lock_excluded(pattern)
-    return Partition(graph, walk.walked).coupling()
+    return Partition(graph, walk.walked)
 
 
 class _Walk:
     """Applies the rules and collects what they say."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, choices: Mapping[str, int]) -> None:
         self.graph = graph
         self.walked = Walked()
+        self._choices = choices
 
     def visit(self, node: onnx.NodeProto) -> None:
         """Let the node's rule speak; where it can't, what the node reads must stay."""
@@ -61,10 +81,13 @@ class _Walk:
             self.walked.skip(node, "the convolutions in its body are not analysed yet", inner)
         if not self._is_concerned(node):
             return
-        site = Site(self.graph, node, self.walked.tracks, self.walked.numbers, self.walked)
+        choice = self._choices.get(node_id(node), 0)
+        site = Site(self.graph, node, self.walked.tracks, self.walked.numbers, self.walked, choice)
+        atoms = self.walked.atoms
         try:
-            self._rule(node)(site)
+            self._rule(node, site)(site)
         except Refused as refusal:
+            self.walked.atoms = atoms  # what the rule made before it gave up is nobody's
             self._refuse(node, str(refusal))
         else:
             self._apply(node, site.effects)
@@ -73,28 +96,34 @@ class _Walk:
                 self.walked.number_uses += self.walked.numbers[node.input[index]]
 
     def _is_concerned(self, node: onnx.NodeProto) -> bool:
-        known = (*self.walked.tracks.keys() & set(node.input), *self._number_inputs(node))
-        return bool(known) or node.op_type in PRODUCERS or "Conv" in node.op_type
+        found = (*self.walked.tracks.keys() & set(node.input), *self._number_inputs(node))
+        return bool(found) or node.op_type in PRODUCERS or "Conv" in node.op_type
 
     def _number_inputs(self, node: onnx.NodeProto) -> list[int]:
         return [i for i, name in enumerate(node.input) if name in self.walked.numbers]
 
-    def _rule(self, node: onnx.NodeProto) -> Rule:
+    def _rule(self, node: onnx.NodeProto, site: Site) -> Rule:
+        """The node's rule; numbers that it does not look at stay what they are."""
         if node.domain not in STANDARD_DOMAINS:
             raise Refused(f"no rule for operators of domain '{node.domain}'")
         numeric = self._number_inputs(node)
         tracked = self.walked.tracks.keys() & set(node.input)
         if numeric and not tracked and node.op_type in NUMBER_RULES:
             return NUMBER_RULES[node.op_type]
-        if any(self._widths(node, i) and (node.op_type, i) not in NUMBER_READERS for i in numeric):
-            raise Refused("computes with the number of channels")
+        for index in numeric:
+            looks = bool(tracked) and (node.op_type, index) in NUMBER_READERS
+            if self._widths(node, index) and not looks:
+                for number in site.fixed_numbers(index):
+                    site.pin(number)
+        if not tracked and node.op_type not in PRODUCERS:
+            return _no_more
         if node.op_type not in RULES:
             raise Refused("no rule for this operator")
         return RULES[node.op_type]
 
     def _widths(self, node: onnx.NodeProto, index: int) -> list[IntArray]:
         entries = self.walked.numbers.get(node.input[index], ())
-        return [entry.ids for entry in entries if isinstance(entry, Width)]
+        return [ids for entry in entries if entry for ids in known(entry).widths]
 
     def _refuse(self, node: onnx.NodeProto, reason: str) -> None:
         for index, name in enumerate(node.input):
@@ -110,6 +139,9 @@ class _Walk:
         self.walked.slices += effects.slices
         self.walked.reads += effects.reads
         self.walked.follows += effects.follows
+        self.walked.renumbered += effects.renumbered
+        if effects.options > 1:
+            self.walked.options[node_id(node)] = effects.options
         for ids in effects.produced:
             self.walked.members.append((node, ids))
             self.walked.produced.append(ids)
@@ -134,9 +166,8 @@ class _Walk:
         for name, entries in self.walked.numbers.items():
             if name in self.graph.outputs or name in self.graph.captured:
                 self.walked.number_uses += entries
-            for entry in entries:
-                if isinstance(entry, Width):
-                    self._lock_if_exposed(name, entry.ids, "the number of its channels is")
+            for ids in (ids for entry in entries if entry for ids in known(entry).widths):
+                self._lock_if_exposed(name, ids, "the number of its channels is")
 
     def _lock_if_exposed(self, name: str, ids: IntArray, what: str) -> None:
         if name in self.graph.outputs:
@@ -152,10 +183,11 @@ class _Walk:
 
         (Where nodes read the constant itself, each can get its own copy.)
         """
-        uses = Counter((e.slot, e.entry) for e in self.walked.number_uses if isinstance(e, Number))
+        places = (e.place for e in self.walked.number_uses if isinstance(e, Number))
+        uses = Counter((place.slot, place.entry) for place in places if place)
         followers: dict[tuple[Slot, int], list[IntArray]] = {}
         for followed in self.walked.follows:
-            if not followed.attribute:
+            if not followed.attribute and len(followed.ids):
                 key = (followed.slot, followed.entry)
                 followers.setdefault(key, []).append(followed.ids)
         for (slot, entry), many in followers.items():
@@ -209,6 +241,10 @@ class _Walk:
                 if name in self.walked.tracks:
                     ids = self.walked.tracks[name].ids
                     self.walked.lock(node, ids, f"excluded by '{pattern}'")
+
+
+def _no_more(_: Site) -> None:
+    """The rule of a node that nothing tracked arrives at."""
 
 
 def is_kernel(graph: Graph, root: str) -> bool:

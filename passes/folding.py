@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import onnx
@@ -15,9 +16,9 @@ _MAX_ELEMENTS = 4096
 _NOT_PURE = ("Random", "Multinomial", "Bernoulli", "Dropout", "If", "Loop", "Scan")
 
 
-def folded(graph: Graph, tensor: str) -> Array | None:
-    """Value of a small tensor that depends on stored constants only, else None."""
-    nodes = _ancestors(graph, tensor)
+def folded(graph: Graph, tensor: str, *, limited: bool = True) -> Array | None:
+    """Value of a tensor that depends on (if limited: small) stored constants only, else None."""
+    nodes = _ancestors(graph, tensor, _MAX_ELEMENTS if limited else sys.maxsize)
     if not nodes:
         return None
     from onnx.reference import ReferenceEvaluator
@@ -31,7 +32,7 @@ def folded(graph: Graph, tensor: str) -> Array | None:
     return value
 
 
-def _ancestors(graph: Graph, tensor: str) -> list[onnx.NodeProto]:
+def _ancestors(graph: Graph, tensor: str, most: int) -> list[onnx.NodeProto]:
     """All nodes that a tensor depends on, in graph order; none if one can't be folded."""
     found: dict[str, onnx.NodeProto] = {}
     pending = [tensor]
@@ -40,7 +41,7 @@ def _ancestors(graph: Graph, tensor: str) -> list[onnx.NodeProto]:
         if graph.constant_root(name) == name and name not in graph.producers:
             continue
         node = graph.producers.get(name)
-        if node is None or not _can_fold(graph, node) or len(found) > _MAX_NODES:
+        if node is None or not _can_fold(graph, node, most) or len(found) > _MAX_NODES:
             return []
         if node_id(node) not in found:
             found[node_id(node)] = node
@@ -48,11 +49,11 @@ def _ancestors(graph: Graph, tensor: str) -> list[onnx.NodeProto]:
     return [node for ident, node in graph.nodes.items() if ident in found]
 
 
-def _can_fold(graph: Graph, node: onnx.NodeProto) -> bool:
+def _can_fold(graph: Graph, node: onnx.NodeProto, most: int) -> bool:
     if node.domain not in STANDARD_DOMAINS or node.op_type.startswith(_NOT_PURE):
         return False
     shapes = (graph.constant_shape(name) for name in node.input if name)
-    return all(_size(shape) <= _MAX_ELEMENTS for shape in shapes if shape is not None)
+    return all(_size(shape) <= most for shape in shapes if shape is not None)
 
 
 def _size(shape: tuple[int, ...]) -> int:

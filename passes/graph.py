@@ -43,15 +43,6 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     return default
 
 
-def kernel_output_axis(node: onnx.NodeProto) -> int | None:
-    """Axis of a linear node's kernel that its output channels run along; None for others."""
-    if node.op_type == "Conv":
-        return 0
-    if node.op_type == "Gemm":
-        return 0 if attribute(node, "transB", 0) else 1
-    return 1 if node.op_type in ("MatMul", "ConvTranspose") else None
-
-
 class Graph:
     """Index over the top-level graph of ``model``; the model must not change meanwhile."""
 
@@ -101,6 +92,16 @@ class Graph:
             known = found.get(name, TensorInfo(0, None))
             found[name] = TensorInfo(known.elem_type, merged(known.shape, shape))
         return found
+
+    @cached_property
+    def _declared(self) -> dict[str, TensorInfo]:
+        """Like ``tensors``, by the model alone: what was bound to symbols is open."""
+        return infer_shapes(self.model) if self._input_shapes is not None else self.tensors
+
+    def declared_shape(self, tensor: str) -> Shape | None:
+        """Shape as far as the model itself fixes it, for whatever it is fed."""
+        info = self._declared.get(tensor)
+        return info.shape if info else None
 
     def open_tensors(self) -> list[str]:
         """Tensors made by nodes whose rank, or a size behind the first axis, is not known."""

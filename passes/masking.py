@@ -20,10 +20,13 @@ import onnx_graphsurgeon as gs
 from onnx_shapprune.types import Array, ChannelGroup, Cut, Shift
 
 from .graph import Graph
+from .stored import stored_shape
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # its warnings concern no user of ours
 
 _PREFIX = "kept of "
+_ZERO_POINTS = {"QLinearConv": 2, "ConvInteger": 2, "MatMulInteger": 2, "QLinearMatMul": 2}
+"""Operators on quantised values, and the input that says which value means zero."""
 
 
 def mask_name(group: str) -> str:
@@ -46,6 +49,12 @@ def masked_model(
     for group in groups:
         surgeon.mask(group, shifts.get(group.name, ()))
     return surgeon.export([group.name for group in groups], [group.players for group in groups])
+
+
+def _zero_point(node: Any) -> Any | None:
+    index = _ZERO_POINTS[node.op]
+    found = node.inputs[index] if len(node.inputs) > index else None
+    return None if found is None or found.is_empty() else found
 
 
 class _Masker:
@@ -75,16 +84,29 @@ class _Masker:
 
     def _mask_read(self, cut: Cut, extended: Any) -> None:
         """Multiply the tensor by its positions' masks; NOBODY's is the extra 1 at the end."""
-        kernel = self._source.nodes[cut.readers[0].node].input[1]
-        rank = len(self._source.shape(cut.tensor) or self._source.constant_shape(kernel) or ())
+        source = self._source.nodes[cut.readers[0].node]
+        kernel = source.input[1] if len(source.input) > 1 else ""
+        rank = len(self._source.shape(cut.tensor) or stored_shape(self._source, kernel) or ())
         shape = [1] * rank
         shape[cut.axis] = len(cut.owner)
         factors = self._add("Gather", [extended, self._constant(cut.owner)], axis=0)
-        factors = self._reshaped(factors, shape, self._source.elem_type(kernel))
-        first = self._nodes[cut.readers[0].node].inputs[cut.readers[0].index]
-        masked = self._add("Mul", [first, factors])
+        reader = self._nodes[cut.readers[0].node]
+        first = reader.inputs[cut.readers[0].index]
+        if source.op_type in _ZERO_POINTS:
+            masked = self._where(factors, shape, first, _zero_point(reader))
+        else:
+            elem_type = self._source.elem_type(cut.tensor) or self._source.elem_type(kernel)
+            masked = self._add("Mul", [first, self._reshaped(factors, shape, elem_type)])
         for slot in cut.readers:
             self._nodes[slot.node].inputs[slot.index] = masked
+
+    def _where(self, factors: Any, shape: Sequence[int], present: Any, zero: Any | None) -> Any:
+        """Quantised values where a player is present, what means zero elsewhere."""
+        factors = self._reshaped(factors, shape, onnx.TensorProto.BOOL)
+        if zero is None:
+            zero = self._constant(np.zeros(1, np.uint8))
+            zero = self._add("CastLike", [zero, present])
+        return self._add("Where", [factors, present, zero])
 
     def _shift(self, shift: Shift, absent: Any) -> None:
         """Add to the node's output what the absent players contribute as constants."""
@@ -97,7 +119,7 @@ class _Masker:
         total = self._add("MatMul", [absent, self._constant(np.ascontiguousarray(rows))])
         shape = [shift.response.shape[0]]
         if node.op == "Conv":
-            kernel = self._source.constant_shape(source.input[1]) or ()
+            kernel = stored_shape(self._source, source.input[1]) or ()
             shape = [1, *shape, *[1] * (len(kernel) - 2)]
         total = self._reshaped(total, shape, elem_type)
         output = node.outputs[0]

@@ -23,7 +23,7 @@ from onnx_shapprune.types import (
 )
 
 from .graph import Graph, label
-from .rules.effects import FIXED, Entry, Followed, Sliced, Track
+from .rules.effects import FIXED, Entry, Followed, Renumbered, Sliced, Track
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,8 @@ class Walked:
     slices: list[Sliced] = field(default_factory=list)
     reads: list[Slot] = field(default_factory=list)
     follows: list[Followed] = field(default_factory=list)
+    renumbered: list[Renumbered] = field(default_factory=list)
+    options: dict[str, int] = field(default_factory=dict)
     members: list[tuple[onnx.NodeProto, IntArray]] = field(default_factory=list)
     produced: list[IntArray] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -70,10 +72,15 @@ class Partition:
 
     def __init__(self, graph: Graph, walked: Walked) -> None:
         self._graph = graph
-        self._walked = walked
+        self.walked = walked
         self._class = _components(walked.atoms, walked.ties)
         self._locked = self._locked_classes()
         self._group, self._player, self._sizes = self._assign()
+
+    def free(self) -> tuple[int, int]:
+        """How many produced channels can be removed, and in how many parts."""
+        produced = np.concatenate([np.zeros(0, np.int64), *self.walked.produced])
+        return int((self._group[produced] != NOBODY).sum()), int(self._sizes.sum())
 
     def coupling(self) -> Coupling:
         """Groups in graph order, and the reasons for what stays."""
@@ -84,18 +91,18 @@ class Partition:
     def _locked_classes(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         locked = np.zeros(self._class.max() + 1, bool)
         locked[self._class[FIXED]] = True
-        for lock in self._walked.locks:
+        for lock in self.walked.locks:
             locked[self._class[lock.ids]] = True
         return locked
 
     def _assign(self) -> tuple[IntArray, IntArray, IntArray]:
         """Group and player of every atom (NOBODY: stays), and the number of players."""
-        free = [ids[~self._locked[self._class[ids]]] for ids in self._walked.produced]
+        free = [ids[~self._locked[self._class[ids]]] for ids in self.walked.produced]
         chains = [(ids[:1].repeat(len(ids) - 1), ids[1:]) for ids in free if len(ids) > 1]
-        joined = _components(self._walked.atoms, [*self._walked.ties, *chains])
+        joined = _components(self.walked.atoms, [*self.walked.ties, *chains])
         joined[self._locked[self._class]] = NOBODY
         group = _renumber(joined)
-        player = np.full(self._walked.atoms, NOBODY, np.int64)
+        player = np.full(self.walked.atoms, NOBODY, np.int64)
         sizes = []
         for number in range(group.max() + 1):
             mine = np.flatnonzero(group == number)
@@ -108,11 +115,14 @@ class Partition:
     def _groups(self) -> Iterator[ChannelGroup]:
         members = self._members()
         weights = self._cuts(
-            (self._constant(s.slot), s.axis, s.ids, (s.slot,)) for s in self._walked.slices
+            (self._constant(s.slot), s.axis, s.ids, (s.slot,)) for s in self.walked.slices
         )
         reads = self._cuts(self._reads())
-        shapes = self._cuts((name, t.axis, t.ids, ()) for name, t in self._walked.tracks.items())
+        shapes = self._cuts((name, t.axis, t.ids, ()) for name, t in self.walked.tracks.items())
         follows = self._follows()
+        indices = self._cuts(
+            (self._constant(r.slot), 0, r.ids, (r.slot,)) for r in self.walked.renumbered
+        )
         for number, players in enumerate(self._sizes):
             if players > 1:
                 yield ChannelGroup(
@@ -123,12 +133,13 @@ class Partition:
                     reads=tuple(reads[number]),
                     shapes=tuple(shapes[number]),
                     follows=tuple(follows[number]),
+                    indices=tuple(indices[number]),
                 )
 
     def _members(self) -> list[list[str]]:
         taken: set[str] = set()
         found: list[list[str]] = [[] for _ in self._sizes]
-        for node, ids in self._walked.members:
+        for node, ids in self.walked.members:
             name = _unique(label(node), taken)
             taken.add(name)
             for number in self._groups_of(ids):
@@ -141,10 +152,10 @@ class Partition:
 
     def _reads(self) -> Iterator[tuple[str, int, IntArray, tuple[Slot, ...]]]:
         slots: dict[str, list[Slot]] = {}
-        for slot in self._walked.reads:
+        for slot in self.walked.reads:
             slots.setdefault(self._graph.nodes[slot.node].input[slot.index], []).append(slot)
         for name, readers in slots.items():
-            track = self._walked.tracks[name]
+            track = self.walked.tracks[name]
             yield name, track.axis, track.ids, tuple(readers)
 
     def _cuts(
@@ -158,10 +169,11 @@ class Partition:
 
     def _follows(self) -> list[list[Follow]]:
         found: list[list[Follow]] = [[] for _ in self._sizes]
-        for f in self._walked.follows:
-            for number in self._groups_of(f.ids):
+        for f in self.walked.follows:
+            for number in self._groups_of(np.concatenate([f.ids, *f.widths])):
                 owner = self._owner(f.ids, number)
-                found[number].append(Follow(f.slot, f.attribute, f.entry, owner))
+                follow = Follow(f.slot, f.attribute, f.entry, owner, f.sign, f.computed)
+                found[number].append(follow)
         return found
 
     def _groups_of(self, ids: IntArray) -> list[int]:
@@ -174,10 +186,10 @@ class Partition:
     def _skipped(self) -> Iterator[Skipped]:
         """One line for each node and reason, with the nodes whose channels it holds."""
         held: dict[tuple[str, str, str], dict[str, None]] = {}
-        for lock in self._walked.locks:
+        for lock in self.walked.locks:
             cause = (lock.cause.node, lock.cause.op_type, lock.cause.reason)
             held.setdefault(cause, {}).update(dict.fromkeys(self._held_by(lock)))
-        for skipped in self._walked.skipped:
+        for skipped in self.walked.skipped:
             cause = (skipped.node, skipped.op_type, skipped.reason)
             held.setdefault(cause, {}).update(dict.fromkeys(skipped.members))
         return (Skipped(*cause, tuple(members)) for cause, members in held.items() if members)
@@ -186,7 +198,7 @@ class Partition:
         """Groups of a single player: nothing of them can leave without all of it."""
         for number, members in enumerate(self._members()):
             if self._sizes[number] == 1:
-                nodes = (node for node, ids in self._walked.members if self._has(ids, number))
+                nodes = (node for node, ids in self.walked.members if self._has(ids, number))
                 first = next(nodes)
                 reason = "its channels can only leave all together"
                 yield Skipped(label(first), first.op_type, reason, tuple(members))
@@ -198,7 +210,7 @@ class Partition:
         classes = np.zeros(len(self._locked), bool)
         classes[self._class[lock.ids]] = True
         classes[self._class[FIXED]] = False
-        return [label(n) for n, ids in self._walked.members if classes[self._class[ids]].any()]
+        return [label(n) for n, ids in self.walked.members if classes[self._class[ids]].any()]
 
 
 def _unique(name: str, taken: Container[str]) -> str:

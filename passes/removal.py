@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +18,6 @@ from onnx_shapprune.types import (
     Array,
     BoolArray,
     ChannelGroup,
-    Cut,
     FloatArray,
     GroupPlan,
     Plan,
@@ -25,15 +25,17 @@ from onnx_shapprune.types import (
     Slot,
 )
 
-from .graph import Graph, attribute, kernel_output_axis, node_id
+from .graph import Graph, attribute, node_id
+from .stored import forms
 
 
 @dataclass(eq=False)
 class Edit:
-    """What one node input's constant becomes: addend first, then slices, then numbers."""
+    """What one node input's constant becomes: addend and indices, then slices, then numbers."""
 
     addend: FloatArray | None = None
     kept: dict[int, BoolArray] = field(default_factory=dict)
+    indexed: BoolArray | None = None
     numbers: dict[int, int] = field(default_factory=dict)
 
     def keep(self, axis: int, kept: BoolArray) -> None:
@@ -44,6 +46,10 @@ class Edit:
         """Reduce a number."""
         self.numbers[entry] = self.numbers.get(entry, 0) + by
 
+    def renumber(self, kept: BoolArray) -> None:
+        """The values are indices into an axis of which ``kept`` stays."""
+        self.indexed = kept if self.indexed is None else self.indexed & kept
+
     def add(self, addend: FloatArray) -> None:
         """Add to the whole constant."""
         self.addend = addend if self.addend is None else self.addend + addend
@@ -52,18 +58,27 @@ class Edit:
         """Equal for edits with equal results."""
         added = None if self.addend is None else self.addend.tobytes()
         kept = tuple((axis, self.kept[axis].tobytes()) for axis in sorted(self.kept))
-        return added, kept, tuple(sorted(self.numbers.items()))
+        indexed = None if self.indexed is None else self.indexed.tobytes()
+        return added, indexed, kept, tuple(sorted(self.numbers.items()))
 
     def apply(self, array: Array) -> Array:
         """The constant after the edit, same dtype."""
         result = array.copy()
         if self.addend is not None:
             result = (result.astype(np.float64) + self.addend).astype(array.dtype)
+        if self.indexed is not None:
+            result = (np.cumsum(self.indexed) - 1)[result].astype(array.dtype)
         for axis, kept in self.kept.items():
             result = result.compress(kept, axis=axis)
         for entry, removed in self.numbers.items():
-            result.reshape(-1)[entry] -= removed
+            flat = result.reshape(-1)
+            flat[entry] = _reduced(int(flat[entry]), removed, result.dtype)
         return result
+
+
+def _reduced(value: int, by: int, dtype: np.dtype[Any]) -> int:
+    """A number less what leaves; one from the end on must not become 0, which is the front."""
+    return int(np.iinfo(dtype).max) if value < 0 <= value - by else value - by
 
 
 def remove(model: onnx.ModelProto, sha256: str, plan: Plan) -> onnx.ModelProto:
@@ -101,9 +116,11 @@ class _Surgeon:
         self._model.CopyFrom(model)
         self._graph = Graph(self._model)
         self._edits: dict[Slot, Edit] = {}
-        self._widths: dict[str, dict[int, int]] = {}
+        self._left: dict[str, dict[int, BoolArray]] = {}
         self._shifts: dict[str, FloatArray] = {}
         self._stale: set[str] = set()
+        self._computed: dict[Slot, Array] = {}
+        self._dead: list[str] = []
         self._taken = _names(self._model.graph)
 
     # --- collecting
@@ -114,9 +131,11 @@ class _Surgeon:
             for slot in cut.readers:
                 self._edit(slot).keep(cut.axis, cut.kept_positions(part.kept))
         for cut in part.group.shapes:
-            removed = _removed(cut, part.kept)
-            widths = self._widths.setdefault(cut.tensor, {})
-            widths[cut.axis] = widths.get(cut.axis, 0) + removed
+            left, kept = self._left.setdefault(cut.tensor, {}), cut.kept_positions(part.kept)
+            left[cut.axis] = left.get(cut.axis, np.ones(len(kept), bool)) & kept
+        for cut in part.group.indices:
+            for slot in cut.readers:
+                self._edit(slot).renumber(cut.kept_positions(part.kept))
         self._follow(part.group, part.kept)
         for shift in part.shifts:
             self._add_shift(shift, ~part.kept)
@@ -124,7 +143,11 @@ class _Surgeon:
     def _follow(self, group: ChannelGroup, kept: BoolArray) -> None:
         once = {(f.slot, f.attribute, f.entry): f for f in group.follows}
         for follow in once.values():
-            removed = int((~np.append(kept, True)[follow.owner]).sum())
+            removed = follow.sign * int((~np.append(kept, True)[follow.owner]).sum())
+            if follow.computed is not None:
+                self._computed[follow.slot] = follow.computed
+            if not removed:
+                continue
             if follow.attribute:
                 node = self._graph.nodes[follow.slot.node]
                 _reduce_attribute(node, follow.attribute, follow.entry, removed)
@@ -143,11 +166,14 @@ class _Surgeon:
     def operate(self) -> onnx.ModelProto:
         """Carry everything out."""
         matmuls = [ident for ident in self._shifts if not self._fold_into_bias(ident)]
+        self._store_computed()
         for root in self._roots():
             self._edit_constant(root)
         for ident in matmuls:
             self._append_bias(ident)
         self._narrow_recorded_shapes()
+        for node in [n for n in self._model.graph.node if node_id(n) in set(self._dead)]:
+            self._model.graph.node.remove(node)
         return self._model
 
     def _fold_into_bias(self, ident: str) -> bool:
@@ -175,27 +201,55 @@ class _Surgeon:
 
     def _new_bias(self, node: onnx.NodeProto, values: Array) -> None:
         """Give a node a bias as wide as its output, to be cut like its kernel's outputs."""
-        kernel = self._value(Slot(node_id(node), 1))
-        name = self._store_new(f"{node_id(node)}_bias", values.astype(kernel.dtype))
+        name = self._store_new(f"{node_id(node)}_bias", values.astype(self._dtype(node)))
         del node.input[2:]
         node.input.append(name)
         self._graph.readers[name].append(Slot(node_id(node), 2))
-        kept = self._edit(Slot(node_id(node), 1)).kept.get(kernel_output_axis(node) or 0)
+        kept = self._outputs_left(node_id(node))
         if kept is not None:
             self._edit(Slot(node_id(node), 2)).keep(values.ndim - 1, kept)
+
+    def _outputs_left(self, ident: str) -> BoolArray | None:
+        """Which outputs of a linear node stay; None for all."""
+        return next(iter(self._left.get(ident, {}).values()), None)
 
     def _append_bias(self, ident: str) -> None:
         """Put an Add behind a MatMul, which has no bias of its own."""
         node = self._graph.nodes[ident]
-        kernel = self._value(Slot(ident, 1))
-        kept = self._edit(Slot(ident, 1)).kept.get(1)
+        kept = self._outputs_left(ident)
         shift = self._shifts[ident] if kept is None else self._shifts[ident][kept]
-        bias = self._store_new(f"{ident}_bias", shift.astype(kernel.dtype))
+        bias = self._store_new(f"{ident}_bias", shift.astype(self._dtype(node)))
         node.output[0] = self._unique(f"{ident}_unbiased")
         add = onnx.helper.make_node("Add", [node.output[0], bias], [ident], name=f"{bias}_add")
         unbiased = node.output[0]
         position = next(i for i, n in enumerate(self._model.graph.node) if unbiased in n.output)
         self._model.graph.node.insert(position + 1, add)
+
+    def _store_computed(self) -> None:
+        """Constants take the place of numbers that are computed from widths."""
+        for slot, value in self._computed.items():
+            node = self._graph.nodes[slot.node]
+            name = node.input[slot.index]
+            self._graph.readers[name].remove(slot)
+            node.input[slot.index] = self._store_new(f"{name}_fixed", value)
+            self._graph.readers[node.input[slot.index]].append(slot)
+            self._drop_unread(name)
+
+    def _drop_unread(self, name: str) -> None:
+        """Remove the node that makes a tensor which nothing reads any more, and so on."""
+        maker = self._graph.producers.get(name)
+        if maker is None or any(self._is_read(output) for output in maker.output if output):
+            return
+        for source in maker.input:
+            if source:
+                slots = self._graph.readers[source]
+                slots[:] = [slot for slot in slots if slot.node != node_id(maker)]
+        self._dead.append(node_id(maker))
+        for source in maker.input:
+            self._drop_unread(source)
+
+    def _is_read(self, name: str) -> bool:
+        return bool(self._graph.readers.get(name)) or self._graph.is_exposed(name)
 
     def _roots(self) -> Iterator[str]:
         """Stored constants that an edit concerns, each once."""
@@ -235,10 +289,10 @@ class _Surgeon:
         for info in [info for info in recorded if info.name in self._stale]:
             recorded.remove(info)
         for info in recorded:
-            for axis, removed in self._widths.get(info.name, {}).items():
+            for axis, kept in self._left.get(info.name, {}).items():
                 dims = info.type.tensor_type.shape.dim
                 if axis < len(dims) and dims[axis].HasField("dim_value"):
-                    dims[axis].dim_value -= removed
+                    dims[axis].dim_value = int(kept.sum())
 
     # --- constants
 
@@ -246,6 +300,11 @@ class _Surgeon:
         array = self._graph.constant(self._graph.nodes[slot.node].input[slot.index])
         assert array is not None
         return array
+
+    def _dtype(self, node: onnx.NodeProto) -> np.dtype[Any]:
+        """Type of a linear node's kernel, and so of its bias."""
+        kind = self._graph.elem_type(node.input[1])
+        return onnx.helper.tensor_dtype_to_np_dtype(kind or onnx.TensorProto.FLOAT)
 
     def _store(self, root: str, array: Array) -> None:
         """Replace a stored constant's value; its other fields stay."""
@@ -258,7 +317,7 @@ class _Surgeon:
             fresh.metadata_props.extend(proto.metadata_props)
             proto.CopyFrom(fresh)
         self._record_shape(root, array.shape)
-        self._stale.update(self._graph.forms_of(root))
+        self._stale.update(forms(self._graph, root))
 
     def _record_shape(self, name: str, shape: tuple[int, ...]) -> None:
         """Correct what is recorded of a constant; initializers may be listed as inputs too."""
@@ -286,16 +345,12 @@ class _Surgeon:
         return name
 
 
-def _removed(cut: Cut, kept: BoolArray) -> int:
-    return int((~cut.kept_positions(kept)).sum())
-
-
 def _reduce_attribute(node: onnx.NodeProto, name: str, entry: int, by: int) -> None:
     found = next(a for a in node.attribute if a.name == name)
     if entry < 0:
         found.i -= by
     else:
-        found.ints[entry] -= by
+        found.ints[entry] = _reduced(found.ints[entry], by, np.dtype(np.int64))
 
 
 def _set_float(node: onnx.NodeProto, name: str, value: float) -> None:

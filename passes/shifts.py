@@ -12,17 +12,28 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from onnx_shapprune.types import ChannelGroup, Cut, FloatArray, Shift
+from onnx_shapprune.types import ChannelGroup, Cut, FloatArray, Shift, Slot
 
 from .graph import Graph, attribute
+from .stored import is_stored, stored_value
 
 _SHIFTED_BY_CONSTANTS = frozenset({"Conv", "Gemm", "MatMul"})
+_BIAS = 2
 
 
 def unshifted_readers(graph: Graph, group: ChannelGroup) -> list[onnx.NodeProto]:
     """Readers of the group to whose output a constant channel adds no constant."""
-    nodes = (graph.nodes[slot.node] for cut in group.reads for slot in cut.readers)
-    return [node for node in nodes if node.op_type not in _SHIFTED_BY_CONSTANTS]
+    slots = (slot for cut in group.reads for slot in cut.readers)
+    return [graph.nodes[slot.node] for slot in slots if not _takes_shift(graph, slot)]
+
+
+def _takes_shift(graph: Graph, slot: Slot) -> bool:
+    """Whether constants at a node input add constants, and there is a place for them."""
+    node = graph.nodes[slot.node]
+    if node.op_type not in _SHIFTED_BY_CONSTANTS or slot.index > 0:
+        return False
+    bias = node.input[_BIAS] if len(node.input) > _BIAS else ""
+    return is_stored(graph, node.input[1]) and (not bias or graph.constant(bias) is not None)
 
 
 def shifts(graph: Graph, group: ChannelGroup, means: Mapping[str, FloatArray]) -> tuple[Shift, ...]:
@@ -39,7 +50,7 @@ def shifts(graph: Graph, group: ChannelGroup, means: Mapping[str, FloatArray]) -
         Shift(slot.node, _per_player(response(graph, slot.node) * means[cut.tensor], cut, group))
         for cut in group.reads
         for slot in cut.readers
-        if graph.nodes[slot.node].op_type in _SHIFTED_BY_CONSTANTS
+        if _takes_shift(graph, slot)
     )
 
 
@@ -52,7 +63,7 @@ def _per_player(by_position: FloatArray, cut: Cut, group: ChannelGroup) -> Float
 def response(graph: Graph, node_id: str) -> FloatArray:
     """What each output channel gains per unit of each input channel, float64[outputs, width]."""
     node = graph.nodes[node_id]
-    kernel = np.asarray(graph.constant(node.input[1]), np.float64)
+    kernel = np.asarray(stored_value(graph, node.input[1]), np.float64)
     if node.op_type == "Conv":
         return _conv_response(kernel, int(attribute(node, "group", 1)))
     if node.op_type == "Gemm":

@@ -23,13 +23,16 @@ RANKS = (
     "calibration model_io passes.graph "
     "estimators.exact estimators.leave_one_out estimators.permutation estimators.baselines",
     # one thing done to a model or a game
-    "runtime cost estimators passes.partition passes.folding passes.shifts passes.masking "
+    "passes.folding",
+    "passes.stored",
+    "runtime cost estimators passes.partition passes.shifts passes.masking "
     "passes.removal passes.outputs passes.suffix passes.rules.constants",
     # the rules, from their tools to their register
     "passes.rules.site",
     "passes.rules.registry",
-    "passes.rules.linear passes.rules.normalisation passes.rules.numbers passes.rules.pointwise",
-    "passes.rules.layout passes.rules.spatial",
+    "passes.rules.along passes.rules.linear passes.rules.normalisation passes.rules.numbers "
+    "passes.rules.pointwise passes.rules.quantisation",
+    "passes.rules.layout passes.rules.selection passes.rules.spatial",
     "passes.rules",
     "passes.couplings",
     # stages

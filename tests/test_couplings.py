@@ -130,7 +130,7 @@ def cast_shape_for_two_views_of_a_group() -> Model:
     return b.build(b.gemm(b.add("ReduceMean", y, axes=[2], keepdims=0), (8, 3)))
 
 
-@odd(8, or_else=())
+@odd(8, 8)
 def cast_shape_for_two_groups() -> Model:
     b, source, x = started()
     other = b.relu(b.conv(source, (3, 8)))
@@ -138,7 +138,7 @@ def cast_shape_for_two_groups() -> Model:
     return b.build(b.add("Add", mean_of_rows(b, x, shape), mean_of_rows(b, other, shape)))
 
 
-@odd()
+@odd(8)
 def cast_shape_also_for_an_input() -> Model:
     b, _, x = started()
     other = b.input("N", 8, 4, 4, name="z")
@@ -146,7 +146,7 @@ def cast_shape_also_for_an_input() -> Model:
     return b.build(b.add("Add", mean_of_rows(b, x, shape), mean_of_rows(b, other, shape)))
 
 
-@odd()
+@odd(8)
 def aliased_shape_is_an_output() -> Model:
     b, _, x = started()
     shape = b.add("Cast", b.store(np.array([0, 8, 16], np.int32)), to=TensorProto.INT64)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import onnx_shapprune.passes.rules
 from onnx_shapprune.passes.couplings import find_groups
@@ -34,21 +34,28 @@ Step = Callable[[Builder, str], str]
 
 @dataclass(frozen=True)
 class Case:
-    """One operator in one form; ``width`` is that of the Gemm behind it, 0: a Conv follows."""
+    """One operator in one form; ``width`` is that of the Gemm behind it, 0: a Conv follows.
+
+    ``channels`` is what the operator gives to the Conv.
+    """
 
     step: Step
     width: int = 0
     opset: int = NEWEST
+    channels: int = CHANNELS
+    checked: bool = True
 
 
 CASES: dict[str, Case] = {}
 
 
-def case(name: str, width: int = 0, opset: int = NEWEST) -> Callable[[Step], Step]:
+def case(
+    name: str, width: int = 0, opset: int = NEWEST, channels: int = CHANNELS
+) -> Callable[[Step], Step]:
     """Register a case; its name starts with the operator's."""
 
     def register(step: Step) -> Step:
-        CASES[name] = Case(step, width, opset)
+        CASES[name] = Case(step, width, opset, channels)
         return step
 
     return register
@@ -550,6 +557,475 @@ def _(b: Builder, x: str) -> str:
     return b.add("Reshape", x, b.add("Concat", b.store([2]), width, b.store([2, 8]), axis=0))
 
 
+@case("Add, Sub, Mul, Div and Floor of sizes")
+def _(b: Builder, x: str) -> str:
+    """A width by a detour, as exporters compute the size of a part."""
+    width = b.add("Gather", b.add("Shape", x), b.store(np.int64(1)), axis=0)
+    odd = b.add("Add", b.add("Mul", width, b.store(np.int64(2))), b.store(np.int64(1)))
+    half = b.add("Div", b.add("Sub", odd, b.store(np.int64(0))), b.store(np.int64(2)))
+    half = b.add("Cast", b.add("Floor", b.add("Cast", half, to=1)), to=TensorProto.INT64)
+    width = b.add("Unsqueeze", half, b.store([0]))
+    return b.add("Reshape", x, b.add("Concat", b.store([2]), width, b.store([2, 8]), axis=0))
+
+
+@case("Min, Max, Neg, Ceil, Sqrt of sizes")
+def _(b: Builder, x: str) -> str:
+    width = b.add("Gather", b.add("Shape", x), b.store([1]), axis=0)
+    square = b.add("Cast", b.add("Mul", width, width), to=TensorProto.FLOAT)
+    root = b.add("Cast", b.add("Ceil", b.add("Sqrt", square)), to=TensorProto.INT64)
+    width = b.add("Min", b.add("Max", root, b.store([1])), b.store([99]))
+    width = b.add("Neg", b.add("Neg", width))
+    return b.add("Reshape", x, b.add("Concat", b.store([2]), width, b.store([2, 8]), axis=0))
+
+
+@case("Expand to sizes by ConstantOfShape, Equal and Where")
+def _(b: Builder, x: str) -> str:
+    """The detour that an exporter takes to expand to the shape of another tensor."""
+    sizes = b.add("Concat", b.store([-1, -1]), b.store([4, 4]), axis=0)
+    ones = b.add("ConstantOfShape", b.store([4]), value=numpy_helper.from_array(np.int64([1])))
+    kept = b.add("Equal", sizes, b.add("Mul", ones, b.store([-1])))
+    row = b.add("ReduceMean", x, b.store([2]), keepdims=1)
+    return b.add("Expand", row, b.add("Where", kept, ones, sizes))
+
+
+@case("Reshape by a product of sizes", width=CHANNELS * SIZE * SIZE)
+def _(b: Builder, x: str) -> str:
+    width = b.add("Gather", b.add("Shape", x), b.store([1]), axis=0)
+    rows = b.add("Concat", b.store([2]), b.add("Mul", width, b.store([SIZE * SIZE])), axis=0)
+    return b.add("Reshape", x, rows)
+
+
+@case("Mul by a number of channels")
+def _(b: Builder, x: str) -> str:
+    """The number stays what it was: masked channels still count."""
+    width = b.add("Gather", b.add("Shape", x), b.store([1]), axis=0)
+    return b.add("Div", x, b.add("Sqrt", b.add("Cast", width, to=TensorProto.FLOAT)))
+
+
+# --- parts of the channels ----------------------------------------------------------------
+
+
+def rejoined(b: Builder, parts: list[str], turn: int = 1) -> str:
+    """The parts with different functions on them, in another order."""
+    made = [b.add(op, y) for op, y in zip(("Relu", "Tanh", "Sigmoid"), parts, strict=False)]
+    return b.add("Concat", *made[turn:], *made[:turn], axis=1)
+
+
+@case("Split by stored sizes")
+def _(b: Builder, x: str) -> str:
+    b.add("Split", x, b.store([1, 2, 3]), outputs=3, axis=1)
+    return rejoined(b, list(b.nodes[-1].output))
+
+
+@case("Split by an attribute", opset=11)
+def _(b: Builder, x: str) -> str:
+    b.add("Split", x, outputs=2, axis=1, split=[2, 4])
+    return rejoined(b, list(b.nodes[-1].output))
+
+
+@case("Split in equal parts", opset=17)
+def _(b: Builder, x: str) -> str:
+    b.add("Split", x, outputs=2, axis=-3)
+    return rejoined(b, list(b.nodes[-1].output))
+
+
+@case("Split by number")
+def _(b: Builder, x: str) -> str:
+    b.add("Split", x, outputs=3, axis=1, num_outputs=3)
+    return rejoined(b, list(b.nodes[-1].output))
+
+
+@case("Split of another axis")
+def _(b: Builder, x: str) -> str:
+    b.add("Split", x, b.store([1, 3]), outputs=2, axis=2)
+    return b.add("Concat", *list(b.nodes[-1].output)[::-1], axis=2)
+
+
+def sliced(b: Builder, x: str, start: int, end: int, axis: int = 1) -> str:
+    return b.add("Slice", x, b.store([start]), b.store([end]), b.store([axis]))
+
+
+@case("Slice from the front and to the end")
+def _(b: Builder, x: str) -> str:
+    return rejoined(b, [sliced(b, x, 0, 2), sliced(b, x, 2, 2**63 - 1)])
+
+
+@case("Slice counted from the end")
+def _(b: Builder, x: str) -> str:
+    return rejoined(b, [sliced(b, x, -2, 6), sliced(b, x, -99, -2)])
+
+
+@case("Slice in the middle", channels=3)
+def _(b: Builder, x: str) -> str:
+    return sliced(b, x, 1, 4, -3)
+
+
+@case("Slice of all axes", channels=4)
+def _(b: Builder, x: str) -> str:
+    steps = b.store([1, 1, 1, 2])
+    return b.add("Slice", x, b.store([0, 1, 0, 0]), b.store([2, 5, 4, 4]), "", steps)
+
+
+@case("Slice by attributes", opset=9, channels=3)
+def _(b: Builder, x: str) -> str:
+    return b.add("Slice", x, starts=[1, 0], ends=[-2, 4], axes=[1, 2])
+
+
+@case("Slice at half of the width")
+def _(b: Builder, x: str) -> str:
+    """Bounds computed from the width, as of a chunk."""
+    width = b.add("Gather", b.add("Shape", x), b.store([1]), axis=0)
+    half = b.add("Div", b.add("Add", width, b.store([1])), b.store([2]))
+    one = b.add("Slice", x, b.store([0]), half, b.store([1]))
+    other = b.add("Slice", x, half, b.add("Mul", half, b.store([2])), b.store([1]))
+    return rejoined(b, [one, other])
+
+
+@case("Gather of channels")
+def _(b: Builder, x: str) -> str:
+    return b.add("Gather", x, b.store([3, 0, 5, 1, 4, 2]), axis=1)
+
+
+@case("Gather of some channels twice", channels=4)
+def _(b: Builder, x: str) -> str:
+    return b.add("Gather", x, b.store([-1, 0, 2, 2]), axis=1)
+
+
+@case("Gather of one channel")
+def _(b: Builder, x: str) -> str:
+    gate = b.add("Gather", x, b.store(np.int64(2)), axis=1)
+    gate = b.add("Unsqueeze", gate, b.store([1]))
+    return b.add("Mul", x, b.add("Sigmoid", b.add("Identity", gate)))
+
+
+@case("Gather in front of the channels", width=CHANNELS)
+def _(b: Builder, x: str) -> str:
+    y = b.add("Transpose", x, perm=[0, 2, 3, 1])
+    y = b.add("Gather", y, b.store(np.int64(1)), axis=1)
+    return b.add("Reshape", y, b.store([-1, CHANNELS]))
+
+
+# --- channels into blocks -----------------------------------------------------------------
+
+
+@case("Reshape that shuffles")
+def _(b: Builder, x: str) -> str:
+    y = b.add("Reshape", x, b.store([0, 2, 3, 4, 4]))
+    y = b.add("Transpose", y, perm=[0, 2, 1, 3, 4])
+    return b.add("Reshape", y, b.store([0, CHANNELS, 4, 4]))
+
+
+@case("Reshape that shuffles by numbers of its own")
+def _(b: Builder, x: str) -> str:
+    sizes = b.add("Shape", x)
+    batch, width = (b.add("Gather", sizes, b.store([k]), axis=0) for k in (0, 1))
+    third = b.add("Div", width, b.store([3]))
+    y = b.add("Concat", batch, b.store([3]), third, b.store([4, 4]), axis=0)
+    y = b.add("Transpose", b.add("Reshape", x, y), perm=[0, 2, 1, 3, 4])
+    return b.add("Reshape", y, b.add("Concat", batch, width, b.store([4, 4]), axis=0))
+
+
+@case("Reshape of a row back into a picture")
+def _(b: Builder, x: str) -> str:
+    y = b.add("Reshape", x, b.store([0, -1]))
+    return b.add("Reshape", b.add("Relu", y), b.store([0, CHANNELS, 4, 4]))
+
+
+@case("InstanceNormalization of groups")
+def _(b: Builder, x: str) -> str:
+    """A group norm as an exporter writes it: whole groups can leave."""
+    y = b.add("Reshape", x, b.store([0, 3, -1]))
+    y = b.add("InstanceNormalization", y, b.uniform(3), b.normal(3))
+    return b.add("Reshape", y, b.store([0, CHANNELS, 4, 4]))
+
+
+@case("GroupNormalization")
+def _(b: Builder, x: str) -> str:
+    return b.add("GroupNormalization", x, b.uniform(CHANNELS), b.normal(CHANNELS), num_groups=3)
+
+
+CASES["GroupNormalization with a scale per group"] = Case(
+    lambda b, x: b.add("GroupNormalization", x, b.uniform(3), b.normal(3), num_groups=3),
+    opset=18,
+    checked=False,  # this version is deprecated, but there are models with it
+)
+
+
+@case("DepthToSpace", channels=3)
+def _(b: Builder, x: str) -> str:
+    return b.add("DepthToSpace", b.conv(x, (CHANNELS, 12)), blocksize=2)
+
+
+@case("DepthToSpace by columns and rows", channels=3)
+def _(b: Builder, x: str) -> str:
+    return b.add("DepthToSpace", b.conv(x, (CHANNELS, 12)), blocksize=2, mode="CRD")
+
+
+@case("Reshape of depth to space", channels=3)
+def _(b: Builder, x: str) -> str:
+    y = b.add("Reshape", b.conv(x, (CHANNELS, 12)), b.store([2, 3, 2, 2, 4, 4]))
+    y = b.add("Transpose", y, perm=[0, 1, 4, 2, 5, 3])
+    return b.add("Reshape", y, b.store([2, 3, 8, 8]))
+
+
+@case("SpaceToDepth", channels=4 * CHANNELS)
+def _(b: Builder, x: str) -> str:
+    return b.add("SpaceToDepth", x, blocksize=2)
+
+
+@case("Tile of the picture")
+def _(b: Builder, x: str) -> str:
+    return b.add("Tile", x, b.store([1, 1, 2, 1]))
+
+
+@case("Tile of the channels", channels=2 * CHANNELS)
+def _(b: Builder, x: str) -> str:
+    return b.add("Tile", x, b.store([1, 2, 1, 1]))
+
+
+@case("Pad of the channels", channels=CHANNELS + 3)
+def _(b: Builder, x: str) -> str:
+    return b.add("Pad", x, b.store([0, 1, 0, 0, 0, 2, 1, 0]))
+
+
+@case("Resize of chosen axes")
+def _(b: Builder, x: str) -> str:
+    return b.add("Resize", x, "", "", b.store([8, 8]), axes=[2, 3], mode="nearest")
+
+
+@case("Resize of the channels' own axis to their number")
+def _(b: Builder, x: str) -> str:
+    sizes = b.store([8, CHANNELS])
+    return b.add("Resize", x, "", "", sizes, axes=[3, 1], mode="nearest")
+
+
+@case("GridSample", opset=16)
+def _(b: Builder, x: str) -> str:
+    return b.add("GridSample", x, b.normal(2, 3, 3, 2))
+
+
+@case("RoiAlign", opset=16)
+def _(b: Builder, x: str) -> str:
+    boxes = b.store(np.float32([[0, 0, 2, 2], [1, 1, 3, 3]]))
+    return b.add("RoiAlign", x, boxes, b.store([0, 1]), output_height=3, output_width=3)
+
+
+@case("MaxRoiPool", opset=16)
+def _(b: Builder, x: str) -> str:
+    boxes = b.store(np.float32([[0, 0, 0, 2, 2], [1, 1, 1, 3, 3]]))
+    return b.add("MaxRoiPool", x, boxes, pooled_shape=[2, 2])
+
+
+# --- along other axes ---------------------------------------------------------------------
+
+for _op in ("Softmax", "LogSoftmax", "Hardmax", "LpNormalization"):
+    CASES[f"{_op} of rows"] = Case(lambda b, x, op=_op: b.add(op, x, axis=-1))
+CASES["Softmax before opset 13"] = Case(lambda b, x: b.add("Softmax", x, axis=2), opset=11)
+CASES["LayerNormalization of rows"] = Case(
+    lambda b, x: b.add("LayerNormalization", x, b.uniform(SIZE), b.normal(SIZE))
+)
+CASES["MeanVarianceNormalization"] = Case(
+    lambda b, x: b.add("MeanVarianceNormalization", x),
+    checked=False,  # shape inference does not know it
+)
+CASES["CumSum"] = Case(lambda b, x: b.add("CumSum", x, b.store(np.int64(2))))
+CASES["RMSNormalization"] = Case(
+    lambda b, x: b.add("RMSNormalization", x, b.uniform(SIZE)), opset=23
+)
+for _op in ("ArgMax", "ArgMin"):
+    CASES[_op] = Case(
+        lambda b, x, op=_op: b.add("Cast", b.add(op, x, axis=2), to=TensorProto.FLOAT)
+    )
+
+
+@case("ArgMax in front of the channels", width=CHANNELS)
+def _(b: Builder, x: str) -> str:
+    y = b.add("Transpose", b.add("ReduceMax", x, b.store([3])), perm=[0, 2, 1, 3])
+    y = b.add("ArgMax", y, axis=1, keepdims=0)
+    return b.add("Squeeze", b.add("Cast", y, to=TensorProto.FLOAT), b.store([2]))
+
+
+@case("TopK")
+def _(b: Builder, x: str) -> str:
+    b.add("TopK", x, b.store([2]), outputs=2, axis=3)
+    values, places = list(b.nodes[-1].output)
+    return b.add("Add", values, b.add("Cast", places, to=TensorProto.FLOAT))
+
+
+# --- where channels end -------------------------------------------------------------------
+
+for _op in ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"):
+    CASES[f"{_op} over the channels"] = Case(
+        lambda b, x, op=_op: b.add(op, x, b.store([1]), keepdims=1), channels=1
+    )
+
+
+@case("MatMul of two activations", channels=1)
+def _(b: Builder, x: str) -> str:
+    rows = b.add("Transpose", x, perm=[0, 2, 3, 1])
+    gram = b.add("MatMul", rows, b.add("Transpose", b.add("Relu", x), perm=[0, 2, 1, 3]))
+    return b.add("ReduceMean", gram, b.store([1]))
+
+
+@case("MatMul beside the channels")
+def _(b: Builder, x: str) -> str:
+    return b.add("MatMul", x, b.add("Transpose", b.add("Tanh", x), perm=[0, 1, 3, 2]))
+
+
+@case("MatMul with a matrix in front")
+def _(b: Builder, x: str) -> str:
+    y = b.add("Reshape", x, b.store([2, CHANNELS, 16]))
+    y = b.add("MatMul", b.normal(CHANNELS, CHANNELS), y)
+    return b.add("Reshape", y, b.store([2, CHANNELS, 4, 4]))
+
+
+@case("MatMul with a matrix beside the channels")
+def _(b: Builder, x: str) -> str:
+    return b.add("MatMul", b.normal(5, SIZE), x)
+
+
+@case("MatMul of rows with an activation", width=SIZE)
+def _(b: Builder, x: str) -> str:
+    y = b.add("MatMul", x, b.input(2, 1, SIZE, 1, name="z"))
+    y = b.add("Reshape", y, b.store([2, CHANNELS, SIZE]))
+    return b.add("ReduceSum", b.add("Relu", y), b.store([1]), keepdims=0)
+
+
+for _op, _gates in (("GRU", 3), ("LSTM", 4), ("RNN", 1)):
+
+    @case(_op, width=10)
+    def _(b: Builder, x: str, op: str = _op, gates: int = _gates) -> str:
+        y = b.add("Transpose", b.add("ReduceMax", x, b.store([3]), keepdims=0), perm=[2, 0, 1])
+        kernels = b.normal(2, gates * 5, CHANNELS), b.normal(2, gates * 5, 5)
+        bias = b.normal(2, gates * 10)
+        y = b.add(op, y, *kernels, bias, hidden_size=5, direction="bidirectional")
+        y = b.add("ReduceMean", y, b.store([0]), keepdims=0)
+        return b.add("Reshape", b.add("Transpose", y, perm=[1, 0, 2]), b.store([2, 10]))
+
+
+@case("ConvTranspose in groups", channels=4)
+def _(b: Builder, x: str) -> str:
+    return b.add("ConvTranspose", x, b.normal(CHANNELS, 2, 2, 2), b.normal(4), group=2)
+
+
+@case("ConvTranspose depthwise", channels=2 * CHANNELS)
+def _(b: Builder, x: str) -> str:
+    kernel = b.normal(CHANNELS, 2, 2, 2)
+    return b.add("ConvTranspose", x, kernel, b.normal(2 * CHANNELS), group=CHANNELS)
+
+
+# --- weights in other forms ---------------------------------------------------------------
+
+
+def quantised(b: Builder, *shape: int) -> str:
+    return b.store(b.rng.integers(-100, 100, shape).astype(np.int8))
+
+
+@case("Conv with a kernel dequantised by channels")
+def _(b: Builder, x: str) -> str:
+    stored = quantised(b, CHANNELS, CHANNELS, 1, 1), b.uniform(CHANNELS), quantised(b, CHANNELS)
+    return b.add("Conv", x, b.add("DequantizeLinear", *stored, axis=0))
+
+
+@case("Conv with everything dequantised")
+def _(b: Builder, x: str) -> str:
+    kernel = b.add("DequantizeLinear", quantised(b, CHANNELS, CHANNELS, 1, 1), b.uniform(1))
+    bias = b.store(b.rng.integers(-100, 100, CHANNELS).astype(np.int32))
+    bias = b.add("DequantizeLinear", bias, b.uniform(CHANNELS), axis=0)
+    return b.add("Conv", x, kernel, bias)
+
+
+@case("Conv with a kernel that is cast, scaled and turned")
+def _(b: Builder, x: str) -> str:
+    kernel = b.add("Cast", quantised(b, 1, 1, CHANNELS, CHANNELS), to=TensorProto.FLOAT)
+    kernel = b.add("Mul", kernel, b.uniform(CHANNELS))
+    return b.add("Conv", x, b.add("Transpose", kernel, perm=[3, 2, 0, 1]))
+
+
+@case("Conv with a fake-quantised kernel")
+def _(b: Builder, x: str) -> str:
+    scale = b.uniform(CHANNELS)
+    zero = b.store(np.zeros(CHANNELS, np.int8))
+    kernel = b.add("QuantizeLinear", b.normal(CHANNELS, CHANNELS, 1, 1), scale, zero, axis=0)
+    return b.add("Conv", x, b.add("DequantizeLinear", kernel, scale, zero, axis=0))
+
+
+def columns_of(b: Builder) -> tuple[str, str]:
+    """A scale and a zero point per channel."""
+    return b.uniform(CHANNELS), b.store(np.zeros(CHANNELS, np.int8))
+
+
+def quantise(b: Builder, x: str, *, channels: bool = False) -> tuple[str, str, str]:
+    """Quantised activations, with their scale and zero point."""
+    scale = b.uniform(CHANNELS) if channels else b.store(np.float32(0.02))
+    zeros = b.rng.integers(100, 140, CHANNELS).astype(np.uint8)
+    zero = b.store(zeros if channels else np.uint8(zeros[0]))
+    return b.add("QuantizeLinear", x, scale, zero, axis=1), scale, zero
+
+
+@case("QuantizeLinear and DequantizeLinear")
+def _(b: Builder, x: str) -> str:
+    return b.add("DequantizeLinear", *quantise(b, x), axis=1)
+
+
+@case("QuantizeLinear and DequantizeLinear by channels")
+def _(b: Builder, x: str) -> str:
+    return b.add("DequantizeLinear", *quantise(b, x, channels=True), axis=1)
+
+
+@case("QLinearConv")
+def _(b: Builder, x: str) -> str:
+    weights = (
+        quantised(b, CHANNELS, CHANNELS, 1, 1),
+        b.uniform(CHANNELS),
+        b.store(np.zeros(CHANNELS, np.int8)),
+    )
+    bias = b.store(b.rng.integers(-100, 100, CHANNELS).astype(np.int32))
+    scale, zero = b.store(np.float32(3)), b.store(np.uint8(128))
+    y = b.add("QLinearConv", *quantise(b, x), *weights, scale, zero, bias)
+    return b.add("DequantizeLinear", y, scale, zero)
+
+
+@case("QLinearConv depthwise")
+def _(b: Builder, x: str) -> str:
+    weights = quantised(b, CHANNELS, 1, 1, 1), b.uniform(1), b.store(np.zeros(1, np.int8))
+    scale, zero = b.store(np.float32(3)), b.store(np.uint8(128))
+    y = b.add("QLinearConv", *quantise(b, x), *weights, scale, zero, group=CHANNELS)
+    return b.add("DequantizeLinear", y, scale, zero)
+
+
+@case("ConvInteger")
+def _(b: Builder, x: str) -> str:
+    y, _, zero = quantise(b, x)
+    kernel = b.store(b.rng.integers(0, 200, (CHANNELS, CHANNELS, 1, 1)).astype(np.uint8))
+    y = b.add("ConvInteger", y, kernel, zero)
+    return b.add("Mul", b.add("Cast", y, to=TensorProto.FLOAT), b.uniform(CHANNELS, 1, 1))
+
+
+def rows_of(b: Builder, x: str) -> str:
+    return b.add("ReduceMean", x, b.store([2, 3]), keepdims=0)
+
+
+@case("MatMulInteger", width=CHANNELS)
+def _(b: Builder, x: str) -> str:
+    y, _, zero = quantise(b, rows_of(b, x))
+    columns = quantised(b, CHANNELS, CHANNELS), zero, quantised(b, CHANNELS)
+    y = b.add("MatMulInteger", y, *columns)
+    return b.add("Cast", y, to=TensorProto.FLOAT)
+
+
+@case("QLinearMatMul", width=CHANNELS)
+def _(b: Builder, x: str) -> str:
+    columns = (
+        quantised(b, CHANNELS, CHANNELS),
+        b.uniform(CHANNELS),
+        b.store(np.zeros(CHANNELS, np.int8)),
+    )
+    scale, zero = b.store(np.float32(3)), b.store(np.uint8(128))
+    y = b.add("QLinearMatMul", *quantise(b, rows_of(b, x)), *columns, scale, zero)
+    return b.add("DequantizeLinear", y, scale, zero)
+
+
 # --- the check -------------------------------------------------------------------------
 
 
@@ -558,9 +1034,11 @@ def net_of(name: str) -> Model:
     case = CASES[name]
     b = Builder(opset=case.opset, ir=8)
     x = case.step(b, b.conv(b.input(2, 3, SIZE, SIZE), (3, CHANNELS)))
-    y = b.gemm(x, (case.width, 3)) if case.width else b.conv(x, (CHANNELS, 3), 1, pads=[0] * 4)
+    sizes = (case.channels, 3)
+    y = b.gemm(x, (case.width, 3)) if case.width else b.conv(x, sizes, 1, pads=[0] * 4)
     model = b.build(y)
-    onnx.checker.check_model(model, full_check=True)
+    if case.checked:
+        onnx.checker.check_model(model, full_check=True)
     return model
 
 
@@ -615,7 +1093,8 @@ def test_pruned_net_runs_where_it_is_narrower(name: str) -> None:
     model = onnx.shape_inference.infer_shapes(net_of(name), data_prop=True)
     plan = plan_of(find_groups(graph_of(model)).groups, 1)
     pruned = remove(model, "", plan)
-    onnx.checker.check_model(pruned, full_check=True)
+    if CASES[name].checked:
+        onnx.checker.check_model(pruned, full_check=True)
     feeds = samples(model, 2)
     assert run(pruned, feeds)[0].shape == run(model, feeds)[0].shape
 
@@ -685,9 +1164,9 @@ def refuse_step(
 
 refuse_step(
     "unknown operator",
-    "Softmax",
+    "Det",
     "no rule for this operator",
-    lambda b, x: b.add("Softmax", x, axis=1),
+    lambda b, x: b.add("Det", x),
 )
 refuse_step(
     "another domain",
@@ -697,12 +1176,6 @@ refuse_step(
 )
 refuse_step(
     "output", "Relu", "its channels are the model's output 't1'", lambda b, x: b.add("Relu", x)
-)
-refuse_step(
-    "arithmetic with the width",
-    "Mul",
-    "computes with the number of channels",
-    lambda b, x: b.add("Mul", b.add("Gather", b.add("Shape", x), b.store([1])), b.store([2])),
 )
 refuse_step(
     "squeeze of anything",
@@ -723,12 +1196,6 @@ refuse_step(
     lambda b, x: b.add("ReduceMax", x),
 )
 refuse_step(
-    "pad of the channels",
-    "Pad",
-    "it pads the channels",
-    lambda b, x: b.add("Pad", x, b.store([0, 1, 0, 0, 0, 0, 0, 0])),
-)
-refuse_step(
     "pad of chosen axes",
     "Pad",
     "only padding of all axes by stored numbers is supported",
@@ -736,23 +1203,10 @@ refuse_step(
     18,
 )
 refuse_step(
-    "resize of chosen axes",
-    "Resize",
-    "a Resize of chosen axes is not supported yet",
-    lambda b, x: b.add("Resize", x, "", "", b.store([8, 8]), axes=[2, 3]),
-    18,
-)
-refuse_step(
     "resize of the channels",
     "Resize",
     "it does not keep the number of channels",
     lambda b, x: b.add("Resize", x, "", b.store(np.float32([1, 2, 1, 1]))),
-)
-refuse_step(
-    "resize to a computed size",
-    "Resize",
-    "its sizes are computed at run time",
-    lambda b, x: b.add("Resize", x, "", "", b.add("Abs", b.store([2, 6, 8, 8]))),
 )
 refuse_step(
     "resize to another number of channels",
@@ -765,18 +1219,6 @@ refuse_step(
     "Flatten",
     "it flattens the channels into the batch",
     lambda b, x: b.add("Flatten", x, axis=2),
-)
-refuse_step(
-    "reshape that splits",
-    "Reshape",
-    "it splits or mixes the channels: [2, 6, 4, 4] to [2, 2, 3, 4, 4]",
-    lambda b, x: b.add("Reshape", x, b.store([0, 2, 3, 4, 4])),
-)
-refuse_step(
-    "reshape to a computed shape",
-    "Reshape",
-    "its shape is computed at run time",
-    lambda b, x: b.add("Reshape", x, b.add("Abs", b.store([2, 96]))),
 )
 refuse_step(
     "indices of a pool",
@@ -820,12 +1262,6 @@ refuse_step(
     lambda b, x: b.add("Add", x, b.input(2, CHANNELS, SIZE, SIZE, name="z")),
 )
 refuse_step(
-    "product of activations",
-    "MatMul",
-    "its weight 't0' is computed by Conv 'Conv_0'",
-    lambda b, x: b.add("MatMul", x, x),
-)
-refuse_step(
     "weight as input",
     "Conv",
     "its weight 'z' is a graph input",
@@ -837,17 +1273,240 @@ refuse_step(
     "its weight has rank 3, only matrices are supported",
     lambda b, x: b.add("MatMul", x, b.normal(CHANNELS, SIZE, 3)),
 )
+
+
+def _spread_over(op: str, **settings: object) -> Step:
+    return lambda b, x: b.add(op, x, **settings)
+
+
+def _width(b: Builder, x: str) -> str:
+    """The number of channels, as a list of one."""
+    return b.add("Gather", b.add("Shape", x), b.store([1]), axis=0)
+
+
+def _place(b: Builder, x: str) -> str:
+    """A number that is not known before the model runs."""
+    return b.add("Cast", b.add("ReduceMax", x, keepdims=0), to=TensorProto.INT64)
+
+
+def _list(b: Builder, x: str, count: int) -> str:
+    """``count`` numbers that are not known before the model runs."""
+    return b.add("Add", b.add("Unsqueeze", _place(b, x), b.store([0])), b.store([1] * count))
+
+
+def quantised_row(b: Builder, x: str) -> str:
+    x = b.add("ReduceMean", x, axes=[2, 3], keepdims=0)
+    return b.add("QuantizeLinear", x, b.uniform(1), b.store(np.zeros(1, np.uint8)))
+
+
+ALONG = "it works along the channels"
+refuse_step("softmax", "Softmax", ALONG, _spread_over("Softmax", axis=1))
+refuse_step("old softmax", "Softmax", ALONG, _spread_over("Softmax"), 11)
+refuse_step("choice of a channel", "ArgMax", ALONG, _spread_over("ArgMax", axis=1))
 refuse_step(
-    "grouped ConvTranspose",
-    "ConvTranspose",
-    "a ConvTranspose with several groups is not supported yet",
-    lambda b, x: b.add("ConvTranspose", x, b.normal(CHANNELS, 2, 2, 2), group=2),
+    "neighbours", "LRN", "each channel is normalised by its neighbours", _spread_over("LRN", size=3)
+)
+refuse_step(
+    "boxes",
+    "NonMaxSuppression",
+    "its channels are boxes or scores to choose from",
+    lambda b, x: b.add("NonMaxSuppression", b.add("Squeeze", x, b.store([3])), b.normal(2, 1, 4)),
+)
+refuse_step(
+    "sums along a computed axis",
+    "CumSum",
+    "its axis is computed at run time",
+    lambda b, x: b.add("CumSum", x, _place(b, x)),
+)
+refuse_step(
+    "statistics over the channels",
+    "LayerNormalization",
+    "its statistics run over the channels",
+    lambda b, x: b.add("LayerNormalization", x, b.uniform(SIZE, SIZE), axis=1),
+)
+refuse_step(
+    "mean and variance over the channels",
+    "MeanVarianceNormalization",
+    "its statistics run over the channels",
+    _spread_over("MeanVarianceNormalization", axes=[1, 2, 3]),
+)
+refuse_step(
+    "range of all channels",
+    "DynamicQuantizeLinear",
+    "its scale is taken from the range of all channels",
+    lambda b, x: b.add("DynamicQuantizeLinear", x, outputs=3),
+)
+refuse_step(
+    "blocks",
+    "QuantizeLinear",
+    "it quantises in blocks",
+    lambda b, x: b.add("QuantizeLinear", x, b.uniform(2, 3, 4, 4), axis=1, block_size=2),
+    21,
+)
+refuse_step(
+    "weights in blocks",
+    "Conv",
+    "its constant is quantised in blocks by 'DequantizeLinear_1'",
+    lambda b, x: b.add(
+        "Conv",
+        x,
+        b.add(
+            "DequantizeLinear",
+            quantised(b, 4, 6, 1, 1),
+            b.uniform(4, 3, 1, 1),
+            axis=1,
+            block_size=2,
+        ),
+    ),
+    21,
+)
+refuse_step(
+    "rows with their own zero points",
+    "MatMulInteger",
+    "its input is quantised by rows",
+    lambda b, x: b.add(
+        "MatMulInteger", quantised_row(b, x), quantised(b, 6, 3), b.store(np.zeros(2, np.uint8))
+    ),
+)
+refuse_step(
+    "reflected channels",
+    "Pad",
+    "it pads the channels with each other",
+    lambda b, x: b.add("Pad", x, b.store([0, 1, 0, 0, 0, 0, 0, 0]), mode="reflect"),
+)
+refuse_step(
+    "negative pad",
+    "Pad",
+    "it cuts channels off",
+    lambda b, x: b.add("Pad", x, b.store([0, -1, 0, 0, 0, 0, 0, 0])),
+)
+refuse_step(
+    "places from channels",
+    "GridSample",
+    "channels choose the places where it samples",
+    lambda b, x: b.add(
+        "GridSample", x, b.add("Slice", x, b.store([0]), b.store([2]), b.store([3]))
+    ),
+)
+refuse_step(
+    "uneven parts",
+    "Split",
+    "it splits 6 channels into 4 parts that are not equal",
+    lambda b, x: b.add("Split", x, outputs=4, axis=1, num_outputs=4),
+    18,
+)
+refuse_step(
+    "parts that miss some",
+    "Split",
+    "its parts [1, 2] are not all of its 6 channels",
+    lambda b, x: b.add("Split", x, b.store([1, 2]), outputs=2, axis=1),
+)
+refuse_step(
+    "parts of computed sizes",
+    "Split",
+    "its input 't5' is computed at run time",
+    lambda b, x: b.add("Split", x, _list(b, x, 2), outputs=2, axis=1),
+)
+refuse_step(
+    "steps",
+    "Slice",
+    "it takes channels in steps of 2",
+    lambda b, x: b.add("Slice", x, *(b.store([k]) for k in (0, 6, 1, 2))),
+)
+refuse_step(
+    "no channels",
+    "Slice",
+    "it takes no channels",
+    lambda b, x: b.add("Slice", x, *(b.store([k]) for k in (4, 2, 1))),
+)
+refuse_step(
+    "computed channels",
+    "Gather",
+    "it picks channels by computed indices",
+    lambda b, x: b.add("Gather", x, _list(b, x, 2), axis=1),
+)
+refuse_step(
+    "channels that choose",
+    "Gather",
+    "channels choose what it picks",
+    lambda b, x: b.add("Gather", b.normal(9), b.add("Cast", x, to=TensorProto.INT64)),
+)
+refuse_step(
+    "one by one",
+    "Gather",
+    "its channels are picked one by one",
+    lambda b, x: b.add("Gather", x, b.store([[1, 2], [0, 3]]), axis=1),
+)
+refuse_step(
+    "computed repeats",
+    "Tile",
+    "its repeats are computed at run time",
+    lambda b, x: b.add("Tile", x, _list(b, x, 4)),
+)
+refuse_step(
+    "mixed by a Reshape",
+    "Reshape",
+    "it mixes the channels: [2, 6, 4, 4] to [3, 64]",
+    lambda b, x: b.add("Reshape", x, b.store([3, 64])),
+)
+refuse_step(
+    "the only channel",
+    "Reshape",
+    "its shape is computed at run time",
+    lambda b, x: b.add("Reshape", x, _list(b, x, 4)),
+)
+refuse_step(
+    "resize to a computed size",
+    "Resize",
+    "its sizes are computed at run time",
+    lambda b, x: b.add("Resize", x, "", "", _list(b, x, 4)),
+)
+refuse_step(
+    "product with a vector",
+    "MatMul",
+    "a product with a vector is not supported",
+    lambda b, x: b.add("MatMul", x, b.input(SIZE, name="z")),
+)
+refuse_step(
+    "sum over channels of one side",
+    "MatMul",
+    "it sums over channels that only one of its inputs has",
+    lambda b, x: b.add("MatMul", b.add("Transpose", x, perm=[0, 2, 3, 1]), b.input(6, 5, name="z")),
+)
+refuse_step(
+    "states from channels",
+    "GRU",
+    "only its first input may carry channels",
+    lambda b, x: b.add(
+        "GRU",
+        *(b.add("Squeeze", x, b.store([3])), b.normal(1, 9, 6), b.normal(1, 9, 6)),
+        *("", "", b.add("Squeeze", x, b.store([3]))),
+        hidden_size=3,
+    ),
+)
+refuse_step(
+    "arithmetic with the width and something",
+    "Mul",
+    "computes with the number of channels",
+    lambda b, x: b.add("Mul", _width(b, x), b.add("Shape", b.input("Q", name="z"))),
+)
+refuse_step(
+    "choice by the width",
+    "Where",
+    "computes with the number of channels",
+    lambda b, x: b.add("Where", b.add("Equal", _width(b, x), b.store([6])), *[_width(b, x)] * 2),
+)
+refuse_step(
+    "lists of different lengths",
+    "Add",
+    "shape arithmetic on lists of different lengths",
+    lambda b, x: b.add("Add", b.add("Shape", x), b.store([1, 2])),
 )
 refuse_step(
     "computed index",
     "Gather",
     "picks a size by a computed index",
-    lambda b, x: b.add("Gather", b.add("Shape", x), b.add("Abs", b.store([1]))),
+    lambda b, x: b.add("Gather", b.add("Shape", x), _place(b, x)),
 )
 
 
@@ -885,12 +1544,6 @@ refuse_step(
     "Concat",
     "the number of channels of 'z' is not known",
     lambda b, x: b.add("Concat", x, b.input(2, "C", SIZE, SIZE, name="z"), axis=1),
-)
-refuse_step(
-    "an input in the shape of the channels",
-    "Reshape",
-    "only its first input may carry channels",
-    lambda b, x: b.add("Reshape", b.input(2, 96, name="z"), b.add("Shape", x)),
 )
 
 

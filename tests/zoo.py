@@ -990,7 +990,7 @@ def mean_over_channels() -> Model:
     return b.build(b.head(b.block(x, (1, 4)), (4, 3)))
 
 
-@net(5, 4, skipped=("MatMul",))
+@net(5, 4, 4)
 def attention() -> Model:
     """A product of two activations."""
     b = Builder()
@@ -999,7 +999,7 @@ def attention() -> Model:
     return b.build(b.head(b.block(x, (4, 4)), (4, 3)))
 
 
-@net(5, skipped=("Slice",))
+@net(5, 6)
 def sliced_channels() -> Model:
     """Channels cut in two by a Slice."""
     b = Builder()

@@ -1,6 +1,16 @@
 """One rule per operator; importing this package registers them all."""
 
-from . import layout, linear, normalisation, numbers, pointwise, spatial
+from . import (
+    along,
+    layout,
+    linear,
+    normalisation,
+    numbers,
+    pointwise,
+    quantisation,
+    selection,
+    spatial,
+)
 from .registry import NUMBER_READERS, NUMBER_RULES, PRODUCERS, RULES
 
 __all__ = [
@@ -8,10 +18,13 @@ __all__ = [
     "NUMBER_RULES",
     "PRODUCERS",
     "RULES",
+    "along",
     "layout",
     "linear",
     "normalisation",
     "numbers",
     "pointwise",
+    "quantisation",
+    "selection",
     "spatial",
 ]

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
 
 from onnx_shapprune.types import IntArray, Slot
 
-from ..graph import FORM_CHANGERS, STANDARD_DOMAINS, Graph, label, node_id
-from .effects import Effects, Followed, Number, Refused, Sliced
-
-
-def is_stored(graph: Graph, tensor: str) -> bool:
-    """Whether a tensor is a stored constant, or one in another form with a single reader."""
-    if graph.constant_root(tensor) is not None:
-        return True
-    maker = _reshaper(graph, tensor)
-    if maker is None or not _has_one_reader(graph, tensor):
-        return False
-    parameters = all(graph.constant_root(name) for name in maker.input[1:] if name)
-    return parameters and is_stored(graph, maker.input[0])
+from ..graph import FORM_CHANGERS, Graph, attribute, label, node_id
+from ..stored import QUANTISERS, former, is_stored, origin, static_shape
+from .effects import Effects, Followed, Number, Place, Refused, Sliced
 
 
 def cut_constant(graph: Graph, effects: Effects, slot: Slot, axis: int, ids: IntArray) -> None:
@@ -31,7 +23,7 @@ def cut_constant(graph: Graph, effects: Effects, slot: Slot, axis: int, ids: Int
     tensor = graph.nodes[slot.node].input[slot.index]
     if not is_stored(graph, tensor):
         raise Refused(f"its constant '{tensor}' is {origin(graph, tensor)}")
-    shape = _static_shape(graph, tensor)
+    shape = static_shape(graph, tensor)
     if axis >= len(shape) or shape[axis] != len(ids):
         raise Refused(
             f"its constant '{tensor}' has shape {list(shape)}, not {len(ids)} along axis {axis}"
@@ -40,10 +32,53 @@ def cut_constant(graph: Graph, effects: Effects, slot: Slot, axis: int, ids: Int
         effects.slices.append(Sliced(slot, axis, ids))
         return
     maker = graph.producers[tensor]
-    inner = _axis_before(_static_shape(graph, maker.input[0]), shape, axis)
-    if maker.op_type == "Reshape":
-        _follow_shape(graph, effects, maker, (inner, axis), ids)
-    cut_constant(graph, effects, Slot(node_id(maker), 0), inner, ids)
+    for index, inner in _axes_before(graph, effects, maker, axis, ids):
+        cut_constant(graph, effects, Slot(node_id(maker), index), inner, ids)
+
+
+def _axes_before(
+    graph: Graph, effects: Effects, maker: onnx.NodeProto, axis: int, ids: IntArray
+) -> Iterator[tuple[int, int]]:
+    """Inputs of a node that changes a constant's form, each with the axis to cut there."""
+    shape = static_shape(graph, maker.output[0])
+    if maker.op_type in FORM_CHANGERS:
+        inner = _axis_before(static_shape(graph, maker.input[0]), shape, axis)
+        if maker.op_type == "Reshape":
+            _follow_shape(graph, effects, maker, (inner, axis), ids)
+        yield 0, inner
+    elif maker.op_type == "Transpose":
+        order = attribute(maker, "perm", range(len(shape))[::-1])
+        yield 0, int(order[axis])
+    elif maker.op_type in QUANTISERS:
+        yield 0, axis
+        yield from _per_channel_parameters(graph, maker, axis)
+    else:
+        yield from _broadcast_operands(graph, maker, axis)
+
+
+def _per_channel_parameters(
+    graph: Graph, maker: onnx.NodeProto, axis: int
+) -> Iterator[tuple[int, int]]:
+    """Scale and zero point, where there is one for every channel."""
+    rank = len(static_shape(graph, maker.output[0]))
+    for index in range(1, len(maker.input)):
+        shape = static_shape(graph, maker.input[index]) if maker.input[index] else ()
+        if len(shape) > 1:
+            raise Refused(f"its constant is quantised in blocks by '{label(maker)}'")
+        if shape not in ((), (1,)) and int(attribute(maker, "axis", 1)) % rank == axis:
+            yield index, 0
+
+
+def _broadcast_operands(
+    graph: Graph, maker: onnx.NodeProto, axis: int
+) -> Iterator[tuple[int, int]]:
+    """Operands of an element-wise operator that have more than one entry along the axis."""
+    rank = len(static_shape(graph, maker.output[0]))
+    for index, name in enumerate(maker.input):
+        shape = static_shape(graph, name)
+        place = axis - rank + len(shape)
+        if place >= 0 and shape[place] != 1:
+            yield index, place
 
 
 def stored_numbers(graph: Graph, slot: Slot) -> tuple[Number, ...] | None:
@@ -51,35 +86,13 @@ def stored_numbers(graph: Graph, slot: Slot) -> tuple[Number, ...] | None:
     tensor = graph.nodes[slot.node].input[slot.index]
     array = graph.constant(tensor)
     if array is None:
-        maker = _reshaper(graph, tensor)
-        if maker is None or not _has_one_reader(graph, tensor):
+        maker = former(graph, tensor)
+        if maker is None or maker.op_type not in FORM_CHANGERS or not is_stored(graph, tensor):
             return None
         return stored_numbers(graph, Slot(node_id(maker), 0))
     if array.ndim > 1 or array.dtype.kind != "i":
         return None
-    return tuple(Number(int(v), slot, i) for i, v in enumerate(np.ravel(array)))
-
-
-def origin(graph: Graph, tensor: str) -> str:
-    """Where a tensor that is not stored comes from, in words."""
-    maker = graph.producers.get(tensor)
-    return f"computed by {maker.op_type} '{label(maker)}'" if maker else "a graph input"
-
-
-def _has_one_reader(graph: Graph, tensor: str) -> bool:
-    """Whether nobody else would see the tensor change."""
-    return len(graph.readers[tensor]) == 1 and not graph.is_exposed(tensor)
-
-
-def _reshaper(graph: Graph, tensor: str) -> onnx.NodeProto | None:
-    maker = graph.producers.get(tensor)
-    standard = maker is not None and maker.domain in STANDARD_DOMAINS
-    return maker if standard and maker is not None and maker.op_type in FORM_CHANGERS else None
-
-
-def _static_shape(graph: Graph, tensor: str) -> tuple[int, ...]:
-    shape = graph.constant_shape(tensor) or graph.shape(tensor) or ()
-    return tuple(dim if isinstance(dim, int) else -1 for dim in shape)
+    return tuple(Number(int(v), Place(slot, i)) for i, v in enumerate(np.ravel(array)))
 
 
 def _axis_before(source: tuple[int, ...], result: tuple[int, ...], axis: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from onnx_shapprune.types import IntArray, Slot
+from onnx_shapprune.types import Array, IntArray, Slot
 
 FIXED = 0
 """The atom of all channels that must stay."""
@@ -19,13 +19,29 @@ class Track:
     ids: IntArray
 
 
-@dataclass(frozen=True)
-class Number:
-    """An entry of a shape tensor that is stored in the file."""
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a number can be changed: an entry of the constant at a node input.
 
-    value: int
+    ``computed`` is the whole tensor where none is stored: a constant then takes its place.
+    """
+
     slot: Slot
     entry: int
+    computed: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Number:
+    """An entry of a shape tensor that is the same whatever the model is fed.
+
+    ``place``: where it can be changed, None if nowhere. ``widths`` are the widths that it is
+    computed from: it changes with them, in a way that has to be overruled.
+    """
+
+    value: float
+    place: Place | None = None
+    widths: tuple[IntArray, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +49,11 @@ class Width:
     """An entry of a shape tensor that is the width of a tracked axis at run time."""
 
     ids: IntArray
+    place: Place | None = None
 
 
 Entry = Number | Width | None
-"""One entry of a shape tensor; None: no removal changes it."""
+"""One entry of a shape tensor; None: not known, but no removal changes it."""
 
 
 class Refused(Exception):
@@ -62,11 +79,26 @@ class Sliced:
 
 @dataclass(frozen=True, eq=False)
 class Followed:
-    """An attribute (or, with ``attribute`` empty, a constant's entry) that names a width."""
+    """A number that names the width of ``ids``, counted down (or, from the end, up) with it.
+
+    It is an attribute, or with ``attribute`` empty the entry of a constant. ``computed`` and
+    ``widths`` as in :class:`Number`.
+    """
 
     slot: Slot
     attribute: str
     entry: int
+    ids: IntArray
+    sign: int = 1
+    computed: Array | None = None
+    widths: tuple[IntArray, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Renumbered:
+    """A constant of indices into an axis with the atoms ``ids``."""
+
+    slot: Slot
     ids: IntArray
 
 
@@ -81,5 +113,7 @@ class Effects:
     slices: list[Sliced] = field(default_factory=list)
     reads: list[Slot] = field(default_factory=list)
     follows: list[Followed] = field(default_factory=list)
+    renumbered: list[Renumbered] = field(default_factory=list)
     produced: list[IntArray] = field(default_factory=list)
     carried: list[IntArray] = field(default_factory=list)
+    options: int = 1

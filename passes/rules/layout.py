@@ -110,19 +110,22 @@ def flatten(site: Site) -> None:
 
 @rule("Reshape")
 def reshape(site: Site) -> None:
-    """Channels pass through, or spread over their elements where axes are merged."""
+    """Channels pass through, spread over merged axes, or are split into one of several."""
     track, source = site.only_track(), site.shape(0)
     entries = site.numbers(1)
     if entries is None:
         raise Refused("its shape is computed at run time")
-    if _copies_up_to(entries, track.axis) and not site.attribute("allowzero", 0):
+    copies = not site.attribute("allowzero", 0)
+    if copies and _copies_up_to(entries, track.axis):
         axis, ids = track.axis, track.ids
     else:
-        axis, ids = _merged(source, _resolved(site, entries), track)
-    copied = not site.attribute("allowzero", 0) and _is_zero(entries, track.axis)
-    if copied and axis != track.axis:
+        axis, ids = _regrouped(site, source, _resolved(site, entries), track)
+    same = axis == track.axis and len(ids) == len(track.ids)
+    if copies and _is_zero(entries, track.axis) and not same:
         raise Refused("another axis takes its size from the number of channels")
-    _follow(site, entries, axis, ids, same_axis=axis == track.axis and len(ids) == len(track.ids))
+    if not (same and copies and _is_zero(entries, axis)):
+        follow_shape_entry(site, entries[axis], ids)
+    require_free(site, [e for i, e in enumerate(entries) if i != axis])
     site.emit(axis, ids)
 
 
@@ -147,21 +150,57 @@ def _resolved(site: Site, entries: tuple[Entry, ...]) -> Shape:
     return shape
 
 
-def _merged(source: Shape, target: Shape, track: Track) -> tuple[int, IntArray]:
-    """The one output axis that the channel axis is merged into, and its atoms.
+def _regrouped(site: Site, source: Shape, target: Shape, track: Track) -> tuple[int, IntArray]:
+    """The output axis that carries the channels, and its atoms.
+
+    The channels and their neighbours become a block of atoms in the new form. Along one of
+    its axes channels can leave, whole slices at a time: those of a slice are tied.
+    """
+    (start, end), (first, last) = _segment(source, target, track.axis)
+    sizes = [size for size in target[first:last] if isinstance(size, int)]
+    block = _spread(source[start:end], track.axis - start, track.ids).reshape(sizes)
+    slices = [np.moveaxis(block, k, 0).reshape(size, -1) for k, size in enumerate(sizes)]
+    order = _by_ties(slices)
+    options = [k for k in order if sizes[k] > 1] or order
+    uniform = not _ties(slices[options[0]])
+    taken = options[0 if uniform else min(site.choose(len(options)), len(options) - 1)]
+    rows = slices[taken]
+    for column in rows.T[1:]:
+        if not np.array_equal(column, rows[:, 0]):
+            site.tie(rows[:, 0], column)
+    return first + taken, rows[:, 0]
+
+
+def _by_ties(slices: list[IntArray]) -> list[int]:
+    """Axes by how many ties a cut along them needs, the fewest first."""
+    return sorted(range(len(slices)), key=lambda k: _ties(slices[k]))
+
+
+def _ties(rows: IntArray) -> int:
+    """Entries that differ from the first of their row."""
+    return int((rows != rows[:, :1]).sum())
+
+
+def _segment(source: Shape, target: Shape, axis: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The fewest axes around ``axis`` that become whole axes of the target.
 
     Sizes are compared from the right, so that a free batch size does no harm.
     """
-    ends = {static_size(source[i:]): i for i in range(len(source), track.axis, -1)}
-    starts = {static_size(source[i:]): i for i in range(track.axis + 1)}
-    for axis in reversed(range(len(target))):
-        start, end = (
-            starts.get(static_size(target[axis:])),
-            ends.get(static_size(target[axis + 1 :])),
-        )
-        if start is not None and end is not None and static_size(target[axis:]) is not None:
-            return axis, _spread(source[start:end], track.axis - start, track.ids)
-    raise Refused(f"it splits or mixes the channels: {list(source)} to {list(target)}")
+    behind = {static_size(target[i:]): i for i in reversed(range(len(target) + 1))}
+    front = {static_size(target[i:]): i for i in range(len(target) + 1)}
+    starts = [i for i in range(axis + 1) if static_size(source[i:]) in front]
+    ends = [i for i in range(axis + 1, len(source) + 1) if static_size(source[i:]) in behind]
+    starts = [i for i in starts if static_size(source[i:]) is not None]
+    if not starts or not ends:
+        raise Refused(f"it mixes the channels: {list(source)} to {list(target)}")
+    start, end = starts[-1], ends[0]
+    first, last = front[static_size(source[start:])], behind[static_size(source[end:])]
+    if last <= first:  # a single channel, which may stand before or behind other ones
+        first = next((i for i in range(last, first + 1) if target[i : i + 1] == (1,)), -1)
+        last = first + 1
+    if first < 0:
+        raise Refused("it drops the only channel")
+    return (start, end), (first, last)
 
 
 def _spread(dims: tuple[Dim, ...], axis: int, ids: IntArray) -> IntArray:
@@ -172,10 +211,29 @@ def _spread(dims: tuple[Dim, ...], axis: int, ids: IntArray) -> IntArray:
     return np.tile(np.repeat(ids, inner), outer)
 
 
-def _follow(
-    site: Site, entries: tuple[Entry, ...], axis: int, ids: IntArray, *, same_axis: bool
-) -> None:
-    entry = entries[axis]
-    if not (same_axis and isinstance(entry, Number) and entry.value == 0):
-        follow_shape_entry(site, entry, ids)
-    require_free(site, [e for i, e in enumerate(entries) if i != axis])
+@rule("DepthToSpace")
+def depth_to_space(site: Site) -> None:
+    """Blocks of channels become pixels: the channels of a block leave together."""
+    track, size = site.only_track(1), int(site.attribute("blocksize"))
+    rows = track.ids.reshape(size * size, -1)
+    if site.attribute("mode", "DCR") == "CRD":
+        rows = track.ids.reshape(-1, size * size).T
+    for other in rows[1:]:
+        site.tie(rows[0], other)
+    site.emit(1, rows[0])
+
+
+@rule("SpaceToDepth")
+def space_to_depth(site: Site) -> None:
+    """Pixels become channels: every channel has a copy per pixel of a block."""
+    track, size = site.only_track(1), int(site.attribute("blocksize"))
+    site.emit(1, np.tile(track.ids, size * size))
+
+
+@rule("Tile")
+def tile(site: Site) -> None:
+    """Channels pass through where other axes are repeated; along their own they repeat."""
+    track, repeats = site.only_track(), site.integers(1, "repeats")
+    if repeats is None or len(repeats) != len(site.shape(0)):
+        raise Refused("its repeats are computed at run time")
+    site.emit(track.axis, np.tile(track.ids, repeats[track.axis]))

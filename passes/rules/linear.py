@@ -10,21 +10,47 @@ from .effects import Refused, Track
 from .registry import rule
 from .site import Site
 
+# --- convolutions
+
 
 @rule("Conv", produces=True)
 def conv(site: Site) -> None:
     """Sums over the channels of each group; depthwise kernels pass them on one by one."""
-    outputs, per_group = site.weight_shape(1)[:2]
+    ids = _convolve(site, kernel=1)
+    _bias(site, 2, ids)
+
+
+@rule("ConvInteger", produces=True)
+def conv_integer(site: Site) -> None:
+    """Like Conv; its kernel may have a zero point per channel."""
+    ids = _convolve(site, kernel=1)
+    _parameter(site, 3, ids)
+
+
+@rule("QLinearConv", produces=True)
+def qlinear_conv(site: Site) -> None:
+    """Like Conv; its kernel may have a scale and a zero point per channel."""
+    ids = _convolve(site, kernel=3)
+    for index in (4, 5):
+        _parameter(site, index, ids)
+    _bias(site, 8, ids)
+
+
+def _convolve(site: Site, kernel: int) -> IntArray:
+    """The channels that a convolution makes; its kernel shrinks with them."""
+    outputs, per_group = site.weight_shape(kernel)[:2]
     groups = int(site.attribute("group", 1))
     track = site.only_track(1) if site.tracked() else None
     if groups > 1 and per_group == 1:
         ids = _depthwise(site, track, groups, outputs)
     else:
-        _sum_over_groups(site, track, groups)
+        if track is not None:
+            site.slice(kernel, 1, _tied_groups(site, track, groups))
+            site.read(0)
         ids = np.tile(site.produce(outputs // groups), groups)
-    site.slice(1, 0, ids)
-    _bias(site, 2, ids)
+    site.slice(kernel, 0, ids)
     site.emit(1, ids)
+    return ids
 
 
 def _depthwise(site: Site, track: Track | None, groups: int, outputs: int) -> IntArray:
@@ -36,31 +62,36 @@ def _depthwise(site: Site, track: Track | None, groups: int, outputs: int) -> In
     return ids
 
 
-def _sum_over_groups(site: Site, track: Track | None, groups: int) -> None:
+def _tied_groups(site: Site, track: Track, groups: int) -> IntArray:
     """All groups must stay equally wide: channel k of one leaves with channel k of all."""
-    if track is None:
-        return
     first, *others = np.split(track.ids, groups)
     for other in others:
         site.tie(first, other)
-    site.slice(1, 1, first)
-    site.read(0)
+    return first
 
 
 @rule("ConvTranspose", produces=True)
 def conv_transpose(site: Site) -> None:
-    """Like Conv with the kernel's first two axes exchanged; one group only."""
-    outputs = site.weight_shape(1)[1]
-    if site.attribute("group", 1) != 1:
-        raise Refused("a ConvTranspose with several groups is not supported yet")
-    if site.tracked():
-        track = site.only_track(1)
+    """Like Conv; the kernel's first axis runs over all inputs, its second over one group."""
+    inputs, per_group = site.weight_shape(1)[:2]
+    groups = int(site.attribute("group", 1))
+    track = site.only_track(1) if site.tracked() else None
+    if track is not None:
         site.slice(1, 0, track.ids)
-        site.read(0)
-    ids = site.produce(outputs)
-    site.slice(1, 1, ids)
+    if groups > 1 and inputs == groups:
+        ids = _depthwise(site, track, groups, groups * per_group)
+    else:
+        if track is not None:
+            _tied_groups(site, track, groups)
+            site.read(0)
+        own = site.produce(per_group)
+        site.slice(1, 1, own)
+        ids = np.tile(own, groups)
     _bias(site, 2, ids)
     site.emit(1, ids)
+
+
+# --- products
 
 
 @rule("Gemm", produces=True)
@@ -80,21 +111,116 @@ def gemm(site: Site) -> None:
 
 @rule("MatMul", produces=True)
 def matmul(site: Site) -> None:
-    """A product with a stored matrix sums over the last axis; other axes pass through."""
-    kernel = site.weight_shape(1)
-    if len(kernel) != 2:
-        raise Refused(f"its weight has rank {len(kernel)}, only matrices are supported")
+    """With a stored matrix like Gemm; of two activations the shared axis is summed over."""
+    if site.is_constant(1):
+        _times_matrix(site, kernel=1)
+    elif site.tracked() and site.is_constant(0):
+        _matrix_times(site)
+    elif site.tracked():
+        _product(site)
+
+
+@rule("MatMulInteger", produces=True)
+def matmul_integer(site: Site) -> None:
+    """Like MatMul with a stored matrix, which may have a zero point per column."""
+    ids = _times_matrix(site, kernel=1)
+    _require_single(site, 2)
+    _parameter(site, 3, ids)
+
+
+@rule("QLinearMatMul", produces=True)
+def qlinear_matmul(site: Site) -> None:
+    """Like MatMul with a stored matrix, which may have a scale and zero point per column."""
+    ids = _times_matrix(site, kernel=3)
+    for index in (1, 2, 6, 7):
+        _require_single(site, index)
+    for index in (4, 5):
+        _parameter(site, index, ids)
+
+
+def _times_matrix(site: Site, kernel: int) -> IntArray:
+    """Sums over the last axis and makes another; channels along other axes pass through."""
+    shape = site.weight_shape(kernel)
+    if len(shape) != 2:
+        raise Refused(f"its weight has rank {len(shape)}, only matrices are supported")
     last = len(site.shape(0)) - 1
     track = site.only_track() if site.tracked() else None
     if track is not None and track.axis != last:
         site.emit(track.axis, track.ids)
-        return
+        return np.zeros(shape[1], np.int64)
     if track is not None:
-        site.slice(1, 0, track.ids)
+        site.slice(kernel, 0, track.ids)
         site.read(0)
-    ids = site.produce(kernel[1])
-    site.slice(1, 1, ids)
+    ids = site.produce(shape[1])
+    site.slice(kernel, 1, ids)
     site.emit(last, ids)
+    return ids
+
+
+def _matrix_times(site: Site) -> None:
+    """A stored matrix in front sums over the last axis but one, and makes another."""
+    (_, track), shape, rank = site.tracked()[0], site.weight_shape(0), len(site.shape(1))
+    if len(shape) != 2:
+        raise Refused(f"its weight has rank {len(shape)}, only matrices are supported")
+    if track.axis != rank - 2:
+        site.emit(track.axis, track.ids)
+        return
+    site.slice(0, 1, track.ids)
+    site.read(1)
+    ids = site.produce(shape[0])
+    site.slice(0, 0, ids)
+    site.emit(rank - 2, ids)
+
+
+_ROWS, _COLUMNS = -2, -1
+
+
+def _product(site: Site) -> None:
+    """Rows of the first and columns of the second pass through, as do axes in front."""
+    ranks = [len(site.shape(index)) for index in (0, 1)]
+    if min(ranks) < 2:
+        raise Refused("a product with a vector is not supported")
+    places = {index: track.axis - ranks[index] for index, track in site.tracked()}
+    if (places.get(0), places.get(1)) == (_COLUMNS, _ROWS):
+        one, other = (track for _, track in site.tracked())
+        site.tie(one.ids, other.ids)
+        site.read(0)
+        return
+    if places.get(0) == _COLUMNS or places.get(1) == _ROWS:
+        raise Refused("it sums over channels that only one of its inputs has")
+    if len(places) == 2 and len(set(places.values())) > 1:
+        raise Refused("its inputs have their channels along different axes")
+    ids = [track.ids for _, track in site.tracked()]
+    for index, place in places.items():
+        if place < _ROWS and 1 - index not in places:
+            _require_broadcast(site, 1 - index, place)
+    if len(places) == 2:
+        site.tie(*ids)
+    site.emit(max(ranks) + max(places.values()), ids[0])
+
+
+def _require_broadcast(site: Site, index: int, place: int) -> None:
+    """The other operand has a single entry where the channels are."""
+    shape = site.shape(index)
+    if len(shape) >= -place and shape[place] != 1:
+        name = site.node.input[index]
+        raise Refused(f"channels meet those of '{name}', which must stay or are not known")
+
+
+# --- recurrent cells
+
+
+@rule("GRU", "LSTM", "RNN")
+def recurrent(site: Site) -> None:
+    """Sums over the features of X; what it makes of them is not followed further."""
+    track = site.only_track(2)
+    if len(site.tracked()) > 1:
+        raise Refused("only its first input may carry channels")
+    site.slice(1, 2, track.ids)
+    site.read(0)
+
+
+# --- what goes with a kernel
 
 
 def _bias(site: Site, index: int, ids: IntArray) -> None:
@@ -104,3 +230,14 @@ def _bias(site: Site, index: int, ids: IntArray) -> None:
     shape = site.weight_shape(index, "bias")
     if shape and shape[-1] != 1:
         site.slice(index, len(shape) - 1, ids)
+
+
+def _parameter(site: Site, index: int, ids: IntArray) -> None:
+    """A parameter of quantisation: one for all channels, or one for each."""
+    if site.has(index) and site.weight_shape(index, "parameter") not in ((), (1,)):
+        site.slice(index, 0, ids)
+
+
+def _require_single(site: Site, index: int) -> None:
+    if site.has(index) and site.weight_shape(index, "parameter") not in ((), (1,)):
+        raise Refused("its input is quantised by rows")

@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+import onnx
 
 from onnx_shapprune.types import IntArray
 
 from .effects import Entry, Number, Refused, Width
 from .registry import number_rule, rule
-from .site import Site
+from .site import Site, known
+
+_ARITHMETIC: dict[str, Callable[..., float]] = {
+    "Add": lambda a, b: a + b,
+    "Sub": lambda a, b: a - b,
+    "Mul": lambda a, b: a * b,
+    "Div": lambda a, b: a / b,
+    "Min": min,
+    "Max": max,
+    "Equal": lambda a, b: a == b,
+    "Neg": lambda a: -a,
+    "Floor": np.floor,
+    "Ceil": np.ceil,
+    "Sqrt": np.sqrt,
+}
+_INTEGER_DIVISION = "Div"
 
 
 def follow_shape_entry(site: Site, entry: Entry, ids: IntArray) -> None:
     """The entry names the width of ``ids``: it follows by itself, is rewritten, or -1."""
     if isinstance(entry, Width):
-        site.tie(entry.ids, ids)
+        _follow_width(site, entry, ids)
     elif isinstance(entry, Number) and entry.value == len(ids):
         site.follow_entry(entry, ids)
     elif not (isinstance(entry, Number) and entry.value == -1):
         raise Refused("the number of channels in its shape is computed in a way not followed")
 
 
+def _follow_width(site: Site, entry: Width, ids: IntArray) -> None:
+    """The same channels in another order follow by themselves, others need a new number."""
+    if np.array_equal(np.sort(entry.ids), np.sort(ids)):
+        return
+    if entry.place is None or len(entry.ids) != len(ids):
+        site.tie(entry.ids, ids)
+    else:
+        site.follow_entry(known(entry), ids)
+
+
 def require_free(site: Site, entries: Iterable[Entry]) -> None:
-    """None of the entries may change with the channels."""
-    if any(isinstance(entry, Width) for entry in entries):
-        raise Refused("another axis takes its size from the number of channels")
+    """None of the entries may change with the channels; computed ones are held."""
+    for entry in entries:
+        if isinstance(entry, Width):
+            raise Refused("another axis takes its size from the number of channels")
+        if isinstance(entry, Number):
+            site.pin(entry)
 
 
 @rule("Shape", produces=True)
 def shape_of(site: Site) -> None:
     """One entry of the result is the width of the tracked axis."""
     track = site.track(0)
+    declared = site.declared_shape(0)
     entries: list[Entry] = [None] * len(site.shape(0))
+    for axis, size in enumerate(declared):
+        entries[axis] = Number(size) if isinstance(size, int) else None
     if track is not None:
         entries[track.axis] = Width(track.ids)
     site.emit_numbers(entries[site.attribute("start", 0) : site.attribute("end")])
@@ -42,7 +74,7 @@ def shape_of(site: Site) -> None:
 @number_rule("Gather")
 def gather(site: Site) -> None:
     """Picks entries."""
-    entries, chosen = _entries(site, 0), site.constant(1)
+    entries, chosen = _entries(site, 0), site.value(1)
     if chosen is None:
         raise Refused("picks a size by a computed index")
     site.emit_numbers([entries[int(i)] for i in np.ravel(chosen)])
@@ -62,10 +94,82 @@ def concat_entries(site: Site) -> None:
     site.emit_numbers([entry for index in site.inputs for entry in _entries(site, index)])
 
 
-@number_rule("Unsqueeze", "Squeeze", "Cast", "Identity")
+@number_rule("Unsqueeze", "Squeeze", "Reshape", "Identity")
 def same_entries(site: Site) -> None:
     """Changes the form, not the entries."""
     site.emit_numbers(_entries(site, 0))
+
+
+@number_rule("Cast")
+def cast(site: Site) -> None:
+    """Between integers and floats; towards zero."""
+    exact = site.attribute("to") in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+    entries = _entries(site, 0)
+    site.emit_numbers([e if exact or not isinstance(e, Number) else _whole(e) for e in entries])
+
+
+def _whole(number: Number) -> Number:
+    if number.value == int(number.value):
+        return number
+    return Number(int(number.value), None, number.widths)
+
+
+@number_rule(*_ARITHMETIC)
+def arithmetic(site: Site) -> None:
+    """Numbers from numbers; one that is made from a width changes with it."""
+    operands = [_entries(site, index) for index in site.inputs]
+    count = max(len(entries) for entries in operands)
+    columns = zip(*(_repeated(entries, count) for entries in operands), strict=True)
+    site.emit_numbers([_computed(site, column) for column in columns])
+
+
+@number_rule("Where")
+def where(site: Site) -> None:
+    """Picks from two, entry by entry."""
+    operands = [_entries(site, index) for index in range(3)]
+    count = max(len(entries) for entries in operands)
+    rows = zip(*(_repeated(entries, count) for entries in operands), strict=True)
+    site.emit_numbers([_picked(*row) for row in rows])
+
+
+def _picked(condition: Entry, one: Entry, other: Entry) -> Entry:
+    if isinstance(condition, Number) and not condition.widths:
+        return one if condition.value else other
+    if any(entry is not None and known(entry).widths for entry in (condition, one, other)):
+        raise Refused("computes with the number of channels")
+    return None
+
+
+@number_rule("ConstantOfShape")
+def constant_of_shape(site: Site) -> None:
+    """A list as long as the only entry says, of one number."""
+    entries = site.numbers(0)
+    if entries is None or len(entries) != 1 or not isinstance(entries[0], Number):
+        raise Refused("makes a constant of a computed shape")
+    value = site.attribute("value")
+    number = 0 if value is None else int(onnx.numpy_helper.to_array(value).ravel()[0])
+    site.pin(entries[0])
+    site.emit_numbers([Number(number)] * int(entries[0].value))
+
+
+def _repeated(entries: Sequence[Entry], count: int) -> Sequence[Entry]:
+    if len(entries) not in (1, count):
+        raise Refused("shape arithmetic on lists of different lengths")
+    return entries if len(entries) == count else [*entries] * count
+
+
+def _computed(site: Site, operands: Sequence[Entry]) -> Entry:
+    numbers = [None if entry is None else known(entry) for entry in operands]
+    widths = tuple(ids for number in numbers if number for ids in number.widths)
+    values = [number.value for number in numbers if number]
+    if len(values) < len(numbers):
+        if widths:
+            raise Refused("computes with the number of channels")
+        return None
+    value = _ARITHMETIC[site.node.op_type](*values)
+    if site.node.op_type == _INTEGER_DIVISION and site.is_integer(0):
+        value = int(value)
+    return Number(value, None, widths)
 
 
 def _entries(site: Site, index: int) -> Sequence[Entry]:
@@ -73,6 +177,9 @@ def _entries(site: Site, index: int) -> Sequence[Entry]:
     entries = site.numbers(index)
     if entries is not None:
         return entries
+    array = site.value(index)
+    if array is not None and array.ndim <= 1:
+        return [Number(float(value)) for value in np.ravel(array)]
     shape = site.shape(index)
     count = 1 if not shape else shape[0]
     if len(shape) > 1 or not isinstance(count, int):

@@ -18,8 +18,20 @@ from onnx_shapprune.types import Array, IntArray, Shape, Slot
 
 from ..folding import folded
 from ..graph import Graph, attribute, node_id
-from .constants import cut_constant, is_stored, origin, stored_numbers
-from .effects import Atoms, Effects, Entry, Followed, Number, Refused, Track
+from ..stored import is_stored, origin, stored_shape
+from .constants import cut_constant, stored_numbers
+from .effects import (
+    Atoms,
+    Effects,
+    Entry,
+    Followed,
+    Number,
+    Place,
+    Refused,
+    Renumbered,
+    Track,
+    Width,
+)
 
 
 class Site:
@@ -32,6 +44,7 @@ class Site:
         tracks: Mapping[str, Track],
         numbers: Mapping[str, tuple[Entry, ...]],
         atoms: Atoms,
+        choice: int = 0,
     ) -> None:
         self.node = node
         self.opset = graph.opset
@@ -40,6 +53,7 @@ class Site:
         self._tracks = tracks
         self._numbers = numbers
         self._atoms = atoms
+        self._choice = choice
 
     # --- looking
 
@@ -95,6 +109,15 @@ class Site:
             raise Refused("the rank of its output is not known")
         return shape
 
+    def is_integer(self, index: int) -> bool:
+        """Whether an input has integers."""
+        kind = self._graph.elem_type(self.node.input[index])
+        return kind in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
+
+    def declared_shape(self, index: int) -> Shape:
+        """Shape of an input as far as the model itself fixes it."""
+        return self._graph.declared_shape(self.node.input[index]) or ()
+
     def constant(self, index: int) -> Array | None:
         """Value of a constant input, None if it is missing or computed."""
         return self._graph.constant(self.node.input[index]) if self.has(index) else None
@@ -113,7 +136,7 @@ class Site:
     def weight_shape(self, index: int, what: str = "weight") -> tuple[int, ...]:
         """Shape of a constant input; refused if it is computed."""
         name = self.node.input[index]
-        shape = self._graph.constant_shape(name)
+        shape = stored_shape(self._graph, name)
         if shape is None:
             raise Refused(f"its {what} '{name}' is {origin(self._graph, name)}")
         return shape
@@ -134,7 +157,46 @@ class Site:
     def numbers(self, index: int) -> tuple[Entry, ...] | None:
         """Entries of a shape tensor at an input; None if nothing is known of it."""
         name = self.node.input[index]
-        return self._numbers.get(name) or stored_numbers(self._graph, self._slot(index))
+        entries = self._numbers.get(name) or stored_numbers(self._graph, self._slot(index))
+        if entries is None:
+            array = self.value(index)
+            if array is None or array.ndim > 1 or array.dtype.kind != "i":
+                return None
+            entries = tuple(Number(int(value)) for value in np.ravel(array))
+        if len(entries) == 1 and isinstance(entries[0], Width):
+            (number,) = self._placed(index, entries)
+            return (Width(entries[0].ids, number.place),)
+        movable = all(isinstance(e, Number) for e in entries)
+        loose = any(isinstance(e, Number) and (e.place is None or e.widths) for e in entries)
+        return self._placed(index, entries) if movable and loose else entries
+
+    def fixed_numbers(self, index: int) -> tuple[Number, ...]:
+        """Entries of a shape tensor, each of which can be given another value.
+
+        Raises:
+            Refused: Some are not known before the model runs.
+        """
+        entries = self.numbers(index)
+        if entries is None or any(entry is None for entry in entries):
+            raise Refused(f"its input '{self.node.input[index]}' is computed at run time")
+        if all(isinstance(e, Number) and e.place is not None for e in entries):
+            return tuple(e for e in entries if isinstance(e, Number))
+        return self._placed(index, entries)
+
+    def _placed(self, index: int, entries: Sequence[Entry]) -> tuple[Number, ...]:
+        """Known entries with this input as their place: a constant can be put there."""
+        numbers = [known(entry) for entry in entries]
+        name = self.node.input[index]
+        values = np.asarray([number.value for number in numbers]).astype(self._type_of(name))
+        whole = values if self._graph.shape(name) != () else values.reshape(())
+        return tuple(
+            Number(number.value, Place(self._slot(index), i, whole), number.widths)
+            for i, number in enumerate(numbers)
+        )
+
+    def _type_of(self, tensor: str) -> np.dtype[Any]:
+        kind = self._graph.elem_type(tensor)
+        return onnx.helper.tensor_dtype_to_np_dtype(kind or onnx.TensorProto.INT64)
 
     # --- saying
 
@@ -175,13 +237,43 @@ class Site:
         """The node sums over the channels of an input: the place to mask them."""
         self.effects.reads.append(self._slot(index))
 
-    def follow_attribute(self, name: str, ids: IntArray, entry: int = -1) -> None:
-        """An attribute names the width of ``ids``."""
-        self.effects.follows.append(Followed(self._slot(0), name, entry, ids))
+    def follow_attribute(self, name: str, ids: IntArray, entry: int = -1, sign: int = 1) -> None:
+        """An attribute names the width of ``ids``; with sign −1 it is counted from the end."""
+        self.effects.follows.append(Followed(self._slot(0), name, entry, ids, sign))
 
-    def follow_entry(self, number: Number, ids: IntArray) -> None:
-        """A stored number names the width of ``ids``."""
-        self.effects.follows.append(Followed(number.slot, "", number.entry, ids))
+    def follow_entry(self, number: Number, ids: IntArray, sign: int = 1) -> None:
+        """A number names the width of ``ids``; with sign −1 it is counted from the end."""
+        place = number.place
+        if place is None:
+            raise Refused("a number of channels is computed in a way not followed")
+        self.effects.follows.append(
+            Followed(place.slot, "", place.entry, ids, sign, place.computed, number.widths)
+        )
+
+    def pin(self, number: Number) -> None:
+        """A number that is computed from widths stays what it is."""
+        if number.widths:
+            self.follow_entry(number, np.zeros(0, np.int64))
+
+    def renumber(self, index: int, ids: IntArray) -> None:
+        """A constant input has indices into an axis with the atoms ``ids``."""
+        if self._graph.constant_root(self.node.input[index]) is None:
+            name = self.node.input[index]
+            raise Refused(f"its constant '{name}' is {origin(self._graph, name)}")
+        self.effects.renumbered.append(Renumbered(self._slot(index), ids))
+
+    def choose(self, options: int) -> int:
+        """Which of several equally exact ways to go on is taken; all of them are tried."""
+        self.effects.options = options
+        return self._choice
 
     def _slot(self, index: int) -> Slot:
         return Slot(node_id(self.node), index)
+
+
+def known(entry: Entry) -> Number:
+    """An entry as a number; the width of an axis is one that changes with it."""
+    if isinstance(entry, Width):
+        return Number(len(entry.ids), entry.place, (entry.ids,))
+    assert entry is not None
+    return entry

@@ -4,23 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .effects import Refused, Track
+from .effects import FIXED, Refused, Track
 from .numbers import follow_shape_entry, require_free
 from .registry import NUMBER_READERS, rule
 from .site import Site
-
-REDUCTIONS = [
-    "ReduceMean",
-    "ReduceMax",
-    "ReduceMin",
-    "ReduceSum",
-    "ReduceProd",
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ReduceSumSquare",
-]
 
 
 @rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
@@ -32,57 +19,45 @@ def pool(site: Site) -> None:
     site.emit(1, track.ids)
 
 
-@rule(*REDUCTIONS)
-def reduce(site: Site) -> None:
-    """Channels pass through a reduction over other axes."""
-    track = site.only_track()
-    rank = len(site.shape(0))
-    axes = {axis % rank for axis in site.integers(1, "axes") or _all_axes(site, rank)}
-    if track.axis in axes:
-        raise Refused("it reduces over the channels")
-    before = 0 if site.attribute("keepdims", 1) else sum(axis < track.axis for axis in axes)
-    site.emit(track.axis - before, track.ids)
-
-
-def _all_axes(site: Site, rank: int) -> range:
-    return range(0) if site.attribute("noop_with_empty_axes", 0) else range(rank)
-
-
 @rule("Pad")
 def pad(site: Site) -> None:
-    """Padding beside the channels changes none of them."""
+    """Channels pass through; constant ones that are put beside them stay."""
     track = site.only_track()
     pads = site.integers(1, "pads")
     rank = len(site.shape(0))
     if pads is None or site.has(3) or len(pads) != 2 * rank:
         raise Refused("only padding of all axes by stored numbers is supported")
-    if pads[track.axis] or pads[track.axis + rank]:
-        raise Refused("it pads the channels")
-    site.emit(track.axis, track.ids)
+    before, behind = pads[track.axis], pads[track.axis + rank]
+    if (before or behind) and site.attribute("mode", "constant") != "constant":
+        raise Refused("it pads the channels with each other")
+    if min(before, behind) < 0:
+        raise Refused("it cuts channels off")
+    site.emit(track.axis, np.pad(track.ids, (before, behind), constant_values=FIXED))
 
 
 @rule("Resize", "Upsample")
 def resize(site: Site) -> None:
     """Channels pass through where their own scale is 1; a stored size follows them."""
-    track = site.only_track()
-    if site.attribute("axes") is not None:
-        raise Refused("a Resize of chosen axes is not supported yet")
-    if site.has(3):
-        _resize_to(site, track)
-    elif _scale(site, track.axis) != 1:
-        raise Refused("it does not keep the number of channels")
+    track, rank = site.only_track(), len(site.shape(0))
+    axes = [axis % rank for axis in site.attribute("axes", range(rank))]
+    if track.axis in axes:
+        place = axes.index(track.axis)
+        if site.has(3):
+            _resize_to(site, track, place, len(axes))
+        elif _scale(site, place) != 1:
+            raise Refused("it does not keep the number of channels")
     site.emit(track.axis, track.ids)
 
 
 NUMBER_READERS.add(("Resize", 3))
 
 
-def _resize_to(site: Site, track: Track) -> None:
+def _resize_to(site: Site, track: Track, place: int, count: int) -> None:
     entries = site.numbers(3)
-    if entries is None or len(entries) != len(site.shape(0)):
+    if entries is None or len(entries) != count:
         raise Refused("its sizes are computed at run time")
-    follow_shape_entry(site, entries[track.axis], track.ids)
-    require_free(site, [e for i, e in enumerate(entries) if i != track.axis])
+    follow_shape_entry(site, entries[place], track.ids)
+    require_free(site, [e for i, e in enumerate(entries) if i != place])
 
 
 def _scale(site: Site, axis: int) -> float:
@@ -91,3 +66,12 @@ def _scale(site: Site, axis: int) -> float:
     if scales is None:
         scales = site.attribute("scales")
     return float("nan") if scales is None else float(np.ravel(scales)[axis])
+
+
+@rule("GridSample", "RoiAlign", "MaxRoiPool")
+def sample(site: Site) -> None:
+    """Every channel is sampled at the same places."""
+    track = site.only_track(1)
+    if len(site.tracked()) > 1:
+        raise Refused("channels choose the places where it samples")
+    site.emit(1, track.ids)

@@ -23,6 +23,7 @@ from .rules import NUMBER_READERS, NUMBER_RULES, PRODUCERS, RULES
 from .rules.effects import FIXED, Effects, Number, Refused
 from .rules.registry import Rule
 from .rules.site import Site, known
+from .stored import absorbed, is_kernel, stays_anyhow
 
 _MAX_CHOICES = 64
 
@@ -209,16 +210,19 @@ class _Walk:
             name = self.graph.nodes[sliced.slot.node].input[sliced.slot.index]
             root = self.graph.constant_root(name) or name
             by_root.setdefault(root, []).append((sliced.axis, sliced.ids, sliced.slot.node))
+        gone = absorbed(self.graph, [sliced.slot for sliced in self.walked.slices])
         for root, slices in by_root.items():
             if is_kernel(self.graph, root):
-                self._share(root, slices)
+                self._share(root, slices, gone)
 
-    def _share(self, root: str, slices: list[tuple[int, IntArray, str]]) -> None:
-        readers = len(self.graph.constant_slots(root))
-        exposed = self.graph.is_exposed(root)
+    def _share(
+        self, root: str, slices: list[tuple[int, IntArray, str]], gone: frozenset[str]
+    ) -> None:
+        readers = sum(slot.node not in gone for slot in self.graph.constant_slots(root))
+        stays = self.graph.is_exposed(root) or stays_anyhow(self.graph, root, gone)
         for axis in {axis for axis, _, _ in slices}:
             along = [(ids, node) for a, ids, node in slices if a == axis]
-            if exposed or len(along) != readers:
+            if stays or len(along) != readers:
                 self._lock_kernel(root, along)
             for ids, node in along[1:]:
                 self._tie(self.graph.nodes[node], along[0][0], ids)
@@ -245,12 +249,6 @@ class _Walk:
 
 def _no_more(_: Site) -> None:
     """The rule of a node that nothing tracked arrives at."""
-
-
-def is_kernel(graph: Graph, root: str) -> bool:
-    """Whether a constant has more than one axis longer than one."""
-    shape = graph.constant_shape(root) or ()
-    return sum(size > 1 for size in shape) > 1
 
 
 def _matches(node: onnx.NodeProto, pattern: str) -> bool:

@@ -76,6 +76,8 @@ class Graph:
         )
         self._stored: dict[str, onnx.TensorProto] = {t.name: t for t in model.graph.initializer}
         self._arrays: dict[str, Array] = {}
+        self.folds: dict[str, Array | None] = {}
+        """Values of computed constants, once they were asked for."""
 
     def _index(self, ident: str, node: onnx.NodeProto) -> None:
         for name in filter(None, node.output):

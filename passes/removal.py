@@ -25,8 +25,12 @@ from onnx_shapprune.types import (
     Slot,
 )
 
+from .folding import folded
 from .graph import Graph, attribute, node_id
 from .stored import forms
+
+_BIAS = 2
+"""Input of a Conv or Gemm."""
 
 
 @dataclass(eq=False)
@@ -129,6 +133,7 @@ class _Surgeon:
         """Take in what one group asks for."""
         for cut in part.group.weights:
             for slot in cut.readers:
+                self._require_stored(slot)
                 self._edit(slot).keep(cut.axis, cut.kept_positions(part.kept))
         for cut in part.group.shapes:
             left, kept = self._left.setdefault(cut.tensor, {}), cut.kept_positions(part.kept)
@@ -158,6 +163,17 @@ class _Surgeon:
         added = shift.response @ absent
         self._shifts[shift.node] = self._shifts.get(shift.node, 0) + added
 
+    def _require_stored(self, slot: Slot) -> None:
+        """A constant that is computed in the source is to be stored, if its form won't do."""
+        tensor = self._tensor(slot)
+        if self._graph.constant_root(tensor) is None and slot not in self._computed:
+            value = folded(self._graph, tensor, limited=False)
+            assert value is not None
+            self._computed[slot] = value
+
+    def _tensor(self, slot: Slot) -> str:
+        return str(self._graph.nodes[slot.node].input[slot.index])
+
     def _edit(self, slot: Slot) -> Edit:
         return self._edits.setdefault(slot, Edit())
 
@@ -165,8 +181,11 @@ class _Surgeon:
 
     def operate(self) -> onnx.ModelProto:
         """Carry everything out."""
-        matmuls = [ident for ident in self._shifts if not self._fold_into_bias(ident)]
+        for ident in self._shifts:
+            if self._bias(ident):
+                self._require_stored(Slot(ident, _BIAS))
         self._store_computed()
+        matmuls = [ident for ident in self._shifts if not self._fold_into_bias(ident)]
         for root in self._roots():
             self._edit_constant(root)
         for ident in matmuls:
@@ -183,8 +202,8 @@ class _Surgeon:
             return False
         shift = self._shifts[ident]
         beta = float(attribute(node, "beta", 1.0)) if node.op_type == "Gemm" else 1.0
-        slot = Slot(ident, 2)
-        if len(node.input) < 3 or not node.input[2] or beta == 0:
+        slot = Slot(ident, _BIAS)
+        if not self._bias(ident) or beta == 0:
             self._new_bias(node, np.zeros(len(shift)))
             _set_float(node, "beta", 1.0)
         else:
@@ -193,21 +212,27 @@ class _Surgeon:
         self._edit(slot).add(shift)
         return True
 
+    def _bias(self, ident: str) -> str:
+        """The bias of a Conv or Gemm; empty where there is none."""
+        node = self._graph.nodes[ident]
+        has_place = node.op_type != "MatMul" and len(node.input) > _BIAS
+        return node.input[_BIAS] if has_place else ""
+
     def _widen_bias(self, node: onnx.NodeProto, width: int) -> None:
         """Store a broadcast bias of a Gemm as wide as its output."""
-        value = self._value(Slot(node_id(node), 2))
+        value = self._value(Slot(node_id(node), _BIAS))
         if value.shape[-1:] != (width,):
             self._new_bias(node, np.broadcast_to(value, (*value.shape[:-1], width)))
 
     def _new_bias(self, node: onnx.NodeProto, values: Array) -> None:
         """Give a node a bias as wide as its output, to be cut like its kernel's outputs."""
         name = self._store_new(f"{node_id(node)}_bias", values.astype(self._dtype(node)))
-        del node.input[2:]
+        del node.input[_BIAS:]
         node.input.append(name)
-        self._graph.readers[name].append(Slot(node_id(node), 2))
+        self._graph.readers[name].append(Slot(node_id(node), _BIAS))
         kept = self._outputs_left(node_id(node))
         if kept is not None:
-            self._edit(Slot(node_id(node), 2)).keep(values.ndim - 1, kept)
+            self._edit(Slot(node_id(node), _BIAS)).keep(values.ndim - 1, kept)
 
     def _outputs_left(self, ident: str) -> BoolArray | None:
         """Which outputs of a linear node stay; None for all."""
@@ -226,13 +251,15 @@ class _Surgeon:
         self._model.graph.node.insert(position + 1, add)
 
     def _store_computed(self) -> None:
-        """Constants take the place of numbers that are computed from widths."""
+        """Constants take the place of what is computed, where its form can't be cut."""
+        fixed: dict[str, str] = {}
         for slot, value in self._computed.items():
-            node = self._graph.nodes[slot.node]
-            name = node.input[slot.index]
+            name = self._tensor(slot)
+            if name not in fixed:
+                fixed[name] = self._store_new(f"{name}_fixed", value)
             self._graph.readers[name].remove(slot)
-            node.input[slot.index] = self._store_new(f"{name}_fixed", value)
-            self._graph.readers[node.input[slot.index]].append(slot)
+            self._graph.nodes[slot.node].input[slot.index] = fixed[name]
+            self._graph.readers[fixed[name]].append(slot)
             self._drop_unread(name)
 
     def _drop_unread(self, name: str) -> None:
@@ -245,6 +272,7 @@ class _Surgeon:
                 slots = self._graph.readers[source]
                 slots[:] = [slot for slot in slots if slot.node != node_id(maker)]
         self._dead.append(node_id(maker))
+        self._stale.update(maker.output)
         for source in maker.input:
             self._drop_unread(source)
 
@@ -253,7 +281,7 @@ class _Surgeon:
 
     def _roots(self) -> Iterator[str]:
         """Stored constants that an edit concerns, each once."""
-        names = (self._graph.nodes[slot.node].input[slot.index] for slot in list(self._edits))
+        names = (self._tensor(slot) for slot in list(self._edits))
         yield from dict.fromkeys(self._graph.constant_root(name) or name for name in names)
 
     def _edit_constant(self, root: str) -> None:
@@ -297,7 +325,7 @@ class _Surgeon:
     # --- constants
 
     def _value(self, slot: Slot) -> Array:
-        array = self._graph.constant(self._graph.nodes[slot.node].input[slot.index])
+        array = self._graph.constant(self._tensor(slot))
         assert array is not None
         return array
 
@@ -328,7 +356,7 @@ class _Surgeon:
 
     def _store_new(self, base: str, array: Array) -> str:
         name = self._unique(base)
-        tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+        tensor = onnx.numpy_helper.from_array(array.copy(order="C"), name)
         self._model.graph.initializer.append(tensor)
         self._graph.adopt(self._model.graph.initializer[-1])
         if self._model.ir_version < 4:  # every initializer must be an input there

@@ -6,13 +6,13 @@ then computed, but from nothing else than the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import onnx
 
 from onnx_shapprune.types import Array, Slot
 
-from .folding import folded
+from .folding import ancestors, folded
 from .graph import FORM_CHANGERS, STANDARD_DOMAINS, Graph, label, node_id
 
 QUANTISERS = frozenset({"DequantizeLinear", "QuantizeLinear"})
@@ -21,13 +21,26 @@ _FORMERS = FORM_CHANGERS | QUANTISERS | SCALERS | {"Transpose"}
 
 
 def is_stored(graph: Graph, tensor: str) -> bool:
+    """Whether a tensor is made of nothing but stored constants."""
+    return is_formed(graph, tensor) or is_folded(graph, tensor)
+
+
+def is_formed(graph: Graph, tensor: str) -> bool:
     """Whether a tensor is a stored constant, or one in another form with a single reader."""
     if graph.constant_root(tensor) is not None:
         return True
     maker = former(graph, tensor)
     if maker is None or not _has_one_reader(graph, tensor):
         return False
-    return all(is_stored(graph, name) for name in maker.input if name)
+    return all(is_formed(graph, name) for name in maker.input if name)
+
+
+def is_folded(graph: Graph, tensor: str) -> bool:
+    """Whether its value can be stored in its place: it is computed, and not from integers."""
+    if graph.is_exposed(tensor):
+        return False
+    nodes = ancestors(graph, tensor)
+    return bool(nodes) and QUANTISERS.isdisjoint(node.op_type for node in nodes)
 
 
 def stored_shape(graph: Graph, tensor: str) -> tuple[int, ...] | None:
@@ -67,7 +80,10 @@ def former(graph: Graph, tensor: str) -> onnx.NodeProto | None:
 
 def static_shape(graph: Graph, tensor: str) -> tuple[int, ...]:
     """Shape of a constant in any form; -1 where it is not known."""
-    shape = graph.constant_shape(tensor) or graph.shape(tensor) or ()
+    shape = graph.constant_shape(tensor) or graph.shape(tensor)
+    if shape is None or not all(isinstance(dim, int) for dim in shape):
+        value = folded(graph, tensor, limited=False)
+        shape = shape or () if value is None else value.shape
     return tuple(dim if isinstance(dim, int) else -1 for dim in shape)
 
 
@@ -87,7 +103,7 @@ def leaf(graph: Graph, slot: Slot) -> Slot | None:
     tensor = graph.nodes[slot.node].input[slot.index]
     if graph.constant_root(tensor) is not None:
         return slot
-    if not is_stored(graph, tensor):
+    if not is_formed(graph, tensor):
         return None
     maker = graph.producers[tensor]
     inputs = maker.input if maker.op_type in SCALERS else maker.input[:1]
@@ -100,3 +116,33 @@ def _size(shape: tuple[int, ...]) -> int:
     for dim in shape:
         size *= dim
     return size
+
+
+def is_kernel(graph: Graph, tensor: str) -> bool:
+    """Whether a constant has more than one axis longer than one."""
+    shape = stored_shape(graph, tensor) or ()
+    return sum(size > 1 for size in shape) > 1
+
+
+def absorbed(graph: Graph, slots: Iterable[Slot]) -> frozenset[str]:
+    """Nodes that nobody needs any more when the values at these inputs are stored."""
+    stored = {slot for slot in slots if graph.constant_root(_tensor(graph, slot)) is None}
+    nodes = {node_id(n): n for s in stored for n in ancestors(graph, _tensor(graph, s))}
+    gone: set[str] = set()
+    for ident in reversed([ident for ident in graph.nodes if ident in nodes]):
+        slots_of = [s for name in nodes[ident].output for s in graph.readers.get(name, ())]
+        if all(s in stored or s.node in gone for s in slots_of) and not graph.is_exposed(ident):
+            gone.add(ident)
+    return frozenset(gone)
+
+
+def stays_anyhow(graph: Graph, tensor: str, gone: Container[str]) -> bool:
+    """Whether a kernel that a tensor is computed from has readers beside those that are gone."""
+    sources = {name for node in ancestors(graph, tensor) for name in node.input}
+    roots = {graph.constant_root(name) for name in sources} - {None}
+    kernels = [root for root in roots if root and is_kernel(graph, root)]
+    return any(s.node not in gone for root in kernels for s in graph.constant_slots(root))
+
+
+def _tensor(graph: Graph, slot: Slot) -> str:
+    return str(graph.nodes[slot.node].input[slot.index])

@@ -10,7 +10,7 @@ import onnx
 from onnx_shapprune.types import IntArray, Slot
 
 from ..graph import FORM_CHANGERS, Graph, attribute, label, node_id
-from ..stored import QUANTISERS, former, is_stored, origin, static_shape
+from ..stored import QUANTISERS, former, is_formed, is_stored, origin, static_shape
 from .effects import Effects, Followed, Number, Place, Refused, Sliced
 
 
@@ -28,7 +28,7 @@ def cut_constant(graph: Graph, effects: Effects, slot: Slot, axis: int, ids: Int
         raise Refused(
             f"its constant '{tensor}' has shape {list(shape)}, not {len(ids)} along axis {axis}"
         )
-    if graph.constant_root(tensor) is not None:
+    if graph.constant_root(tensor) is not None or not is_formed(graph, tensor):
         effects.slices.append(Sliced(slot, axis, ids))
         return
     maker = graph.producers[tensor]
@@ -87,7 +87,7 @@ def stored_numbers(graph: Graph, slot: Slot) -> tuple[Number, ...] | None:
     array = graph.constant(tensor)
     if array is None:
         maker = former(graph, tensor)
-        if maker is None or maker.op_type not in FORM_CHANGERS or not is_stored(graph, tensor):
+        if maker is None or maker.op_type not in FORM_CHANGERS or not is_formed(graph, tensor):
             return None
         return stored_numbers(graph, Slot(node_id(maker), 0))
     if array.ndim > 1 or array.dtype.kind != "i":

@@ -86,6 +86,13 @@ def unary(site: Site) -> None:
     site.emit(track.axis, track.ids)
 
 
+@rule("CastLike")
+def cast_like(site: Site) -> None:
+    """Channels pass through; of its second input only the type matters."""
+    if site.track(0) is not None:
+        unary(site)
+
+
 @rule("Dropout")
 def dropout(site: Site) -> None:
     """Channels pass through, its mask has the same ones."""

@@ -28,12 +28,16 @@ from .types import Array, BoolArray, Calibration, FloatArray, Plan
 TOLERANCE = {"bfloat16": 5e-2, "float16": 2e-2, "float32": 1e-4, "float64": 1e-9}
 """Largest difference relative to a tensor's largest value, by the coarsest dtype on its way."""
 
+_STEP_TOLERANCE = 5e-2
+"""Behind a rounding to 8 bits: where it tips over, values are some steps of the scale apart."""
+
 _PROBE_SAMPLES = 4
 _MAX_FLIPS = 0.01
 _LEAST_CHANNEL = 1 / 16
 _SIDES = ("masked", "pruned")
 _CHECKER_LIMIT = 2**31 - 2**20
 _RANGE_ONE = frozenset({"Sigmoid", "Softmax", "HardSigmoid", "Tanh", "Softsign"})
+_ROUNDING = ("QuantizeLinear", "QLinear", "Integer")
 _MOVES_ONLY = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 
 
@@ -112,16 +116,8 @@ def _compare_all(
     groups = [part.group for part in plan.groups]
     masked = masked_model(graph, groups, {p.group.name: p.shifts for p in plan.groups})
     masks = {mask_name(p.group.name): p.kept.astype(np.float32) for p in plan.groups}
-    tolerances = _tolerances(graph)
-    outputs = [
-        _Probe(
-            output.name,
-            least_scale=_least_scale(graph, output.name),
-            tolerance=tolerances.get(output.name, 0.0),
-        )
-        for output in model.proto.graph.output
-    ]
-    inner = _inner_probes(graph, plan, tolerances)
+    outputs, optimised = (_output_probes(graph, _tolerances(graph, on)) for on in (False, True))
+    inner = _inner_probes(graph, plan, _tolerances(graph, False))
     size = fixed_batch(model.inputs) or batch
     few = next(batches(calibration, fixed_batch(model.inputs) or _PROBE_SAMPLES))
     worst = 0.0
@@ -130,11 +126,22 @@ def _compare_all(
     worst = max(worst, _compare(pair, few, masks, outputs, inner))
     pair = _sessions((masked, pruned), provider, optimised=True)
     for feeds in batches(calibration, size):
-        worst = max(worst, _compare(pair, feeds, masks, outputs))
+        worst = max(worst, _compare(pair, feeds, masks, optimised))
     if calibration.batched and fixed_batch(model.inputs) is None:
         single = {name: array[:1] for name, array in few.items()}
-        worst = max(worst, _compare(pair, single, masks, outputs))
+        worst = max(worst, _compare(pair, single, masks, optimised))
     return worst
+
+
+def _output_probes(graph: Graph, tolerances: Mapping[str, float]) -> list[_Probe]:
+    return [
+        _Probe(
+            output.name,
+            least_scale=_least_scale(graph, output.name),
+            tolerance=tolerances.get(output.name, 0.0),
+        )
+        for output in graph.model.graph.output
+    ]
 
 
 def _sessions(
@@ -228,15 +235,23 @@ def _require_equal(probe: _Probe, expected: Array, found: Array) -> float:
     return 0.0
 
 
-def _tolerances(graph: Graph) -> dict[str, float]:
-    """Per tensor, the tolerance of the coarsest float type among all it is computed from."""
+def _tolerances(graph: Graph, optimised: bool) -> dict[str, float]:
+    """Per tensor, the tolerance of the coarsest type among all it is computed from."""
     found: dict[str, float] = {}
     for node in graph.nodes.values():
         sources = (found.get(name, _own_tolerance(graph, name)) for name in node.input if name)
-        inherited = max(sources, default=0.0)
+        rounds = _STEP_TOLERANCE if _rounds(node, optimised) else 0.0
+        inherited = max((rounds, *sources))
         for name in node.output:
             found[name] = max(inherited, _own_tolerance(graph, name))
     return found
+
+
+def _rounds(node: onnx.NodeProto, optimised: bool) -> bool:
+    """Whether values are rounded to 8 bits; optimised, also products with dequantised weights."""
+    return any(part in node.op_type for part in _ROUNDING) or (
+        optimised and node.op_type == "DequantizeLinear"
+    )
 
 
 def _own_tolerance(graph: Graph, name: str) -> float:

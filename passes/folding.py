@@ -12,6 +12,9 @@ from onnx_shapprune.types import Array
 
 from .graph import STANDARD_DOMAINS, Graph, attribute, node_id
 
+_REFERENCE_HAS_DEQUANTIZE = 19
+"""Since this opset."""
+
 _MAX_NODES = 256
 _MAX_ELEMENTS = 4096
 _MAKERS = ("Conv", "Gemm", "MatMul", "If", "Loop", "Scan")
@@ -33,12 +36,20 @@ def _evaluated(graph: Graph, nodes: list[onnx.NodeProto], tensor: str) -> Array 
     from onnx.reference import ReferenceEvaluator
 
     try:
-        evaluator = ReferenceEvaluator(_model(graph, nodes, tensor))
+        model, old = _model(graph, nodes, tensor), graph.opset < _REFERENCE_HAS_DEQUANTIZE
+        evaluator = ReferenceEvaluator(model, new_ops=_older_operators() if old else None)
         values: Any = evaluator.run([tensor], {})
     except Exception:  # the reference has gaps; then the value stays unknown
         return None
     value: Array = values[0]
     return value
+
+
+def _older_operators() -> list[Any]:
+    """DequantizeLinear as it was before the reference knows it; it computed the same."""
+    from onnx.reference.ops.op_dequantize_linear import DequantizeLinear_19
+
+    return [type("DequantizeLinear", (DequantizeLinear_19,), {"op_domain": ""})]
 
 
 def ancestors(graph: Graph, tensor: str, most: int = sys.maxsize) -> list[onnx.NodeProto]:

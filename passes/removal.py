@@ -229,10 +229,12 @@ class _Surgeon:
         name = self._store_new(f"{node_id(node)}_bias", values.astype(self._dtype(node)))
         del node.input[_BIAS:]
         node.input.append(name)
-        self._graph.readers[name].append(Slot(node_id(node), _BIAS))
-        kept = self._outputs_left(node_id(node))
+        slot = Slot(node_id(node), _BIAS)
+        self._graph.readers[name].append(slot)
+        self._edits[slot] = Edit()
+        kept = self._outputs_left(slot.node)
         if kept is not None:
-            self._edit(Slot(node_id(node), _BIAS)).keep(values.ndim - 1, kept)
+            self._edits[slot].keep(values.ndim - 1, kept)
 
     def _outputs_left(self, ident: str) -> BoolArray | None:
         """Which outputs of a linear node stay; None for all."""

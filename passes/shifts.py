@@ -15,7 +15,7 @@ import onnx
 from onnx_shapprune.types import ChannelGroup, Cut, FloatArray, Shift, Slot
 
 from .graph import Graph, attribute
-from .stored import is_formed, is_stored, stored_value
+from .stored import is_folded, stored_value
 
 _SHIFTED_BY_CONSTANTS = frozenset({"Conv", "Gemm", "MatMul"})
 _BIAS = 2
@@ -33,12 +33,13 @@ def _takes_shift(graph: Graph, slot: Slot) -> bool:
     if node.op_type not in _SHIFTED_BY_CONSTANTS or slot.index > 0:
         return False
     bias = node.input[_BIAS] if len(node.input) > _BIAS else ""
-    return is_stored(graph, node.input[1]) and (not bias or _can_grow(graph, bias))
+    known = stored_value(graph, node.input[1]) is not None
+    return known and (not bias or _can_grow(graph, bias))
 
 
 def _can_grow(graph: Graph, bias: str) -> bool:
     """Whether something can be added to a bias: not behind operators that change its form."""
-    return graph.constant(bias) is not None or not is_formed(graph, bias)
+    return graph.constant(bias) is not None or is_folded(graph, bias)
 
 
 def shifts(graph: Graph, group: ChannelGroup, means: Mapping[str, FloatArray]) -> tuple[Shift, ...]:

@@ -40,7 +40,9 @@ def is_folded(graph: Graph, tensor: str) -> bool:
     if graph.is_exposed(tensor):
         return False
     nodes = ancestors(graph, tensor)
-    return bool(nodes) and QUANTISERS.isdisjoint(node.op_type for node in nodes)
+    if not nodes or not QUANTISERS.isdisjoint(node.op_type for node in nodes):
+        return False
+    return folded(graph, tensor, limited=False) is not None
 
 
 def stored_shape(graph: Graph, tensor: str) -> tuple[int, ...] | None:

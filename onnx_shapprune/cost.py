@@ -11,7 +11,7 @@ import onnx
 
 from .passes.graph import Graph
 from .passes.shapes import static_size
-from .passes.stored import leaf
+from .passes.stored import absorbed, leaf
 from .types import Array, BoolArray, ChannelGroup, Cost, Cut, Shape, Slot
 
 Quantity = Literal["macs", "parameters", "bytes"]
@@ -147,22 +147,27 @@ class CostModel:
         self, groups: Sequence[ChannelGroup], uses: Mapping[Slot, float]
     ) -> Iterator[tuple[float, tuple[tuple[str, Cut], ...]]]:
         """Multiply-accumulates with kernels that are not stored, and the cuts that save some."""
+        by_slot = _cuts_by_slot(groups)
         for slot, macs in uses.items():
-            node = self._graph.nodes[slot.node]
             if leaf(self._graph, slot) is None:
-                last = len(self.shape(node.input[0]) or ()) - 1
-                shapes = ((g.name, cut) for g in groups for cut in g.shapes)
-                cuts = tuple(
-                    (name, cut)
-                    for name, cut in shapes
-                    if cut.tensor == slot.node or (cut.tensor, cut.axis) == (node.input[0], last)
-                )
-                yield macs * (static_size(self.shape(node.input[slot.index]) or ()) or 0), cuts
+                kernel = self._graph.nodes[slot.node].input[slot.index]
+                cuts = by_slot.get(slot) or self._cuts_around(groups, slot)
+                yield macs * (static_size(self.shape(kernel) or ()) or 0), tuple(cuts)
+
+    def _cuts_around(self, groups: Sequence[ChannelGroup], slot: Slot) -> Iterator[tuple[str, Cut]]:
+        """Cuts of what a product of two activations makes and of what it sums over."""
+        source = self._graph.nodes[slot.node].input[0]
+        last = len(self.shape(source) or ()) - 1
+        for group in groups:
+            for cut in group.shapes:
+                if cut.tensor == slot.node or (cut.tensor, cut.axis) == (source, last):
+                    yield group.name, cut
 
     def _index(
         self, groups: Sequence[ChannelGroup], uses: Mapping[Slot, float]
     ) -> Iterator[_Stored]:
         cuts = _cuts_by_slot(groups)
+        self._gone = absorbed(self._graph, cuts)
         beside = {self._leaves[s]: found for s, found in self._cuts_beside(groups).items()}
         uses = {self._leaves[slot]: macs for slot, macs in uses.items()}
         count = 0
@@ -175,11 +180,12 @@ class CostModel:
                 count += 1
 
     def _variants(self, root: str, cuts: Mapping[Slot, list[tuple[str, Cut]]]) -> list[list[Slot]]:
-        """Readers of a constant, sorted by how they want it cut."""
+        """Readers of a constant that stay, sorted by how they want it cut."""
         found: dict[tuple[object, ...], list[Slot]] = {}
         if self._graph.is_exposed(root):
             found[()] = []  # the original stays, for whoever else reads it
-        for slot in self._graph.constant_slots(root):
+        slots = self._graph.constant_slots(root)
+        for slot in (slot for slot in slots if slot.node not in self._gone):
             wanted = cuts.get(slot, [])
             key = tuple((group, cut.axis, cut.owner.tobytes()) for group, cut in wanted)
             found.setdefault(key, []).append(slot)

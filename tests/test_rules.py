@@ -143,6 +143,11 @@ for _op in ("Sub", "Div", "Pow", "Less"):
     )
 
 
+@case("Add with a constant that is computed")
+def _(b: Builder, x: str) -> str:
+    return b.add("Add", x, b.add("Abs", b.normal(CHANNELS, 1, 1)))
+
+
 @case("Add with a full constant")
 def _(b: Builder, x: str) -> str:
     return b.add("Add", x, b.normal(2, CHANNELS, SIZE, SIZE))
@@ -641,6 +646,24 @@ def _(b: Builder, x: str) -> str:
     return b.add("Concat", *list(b.nodes[-1].output)[::-1], axis=2)
 
 
+@case("SplitToSequence and SequenceAt by one size")
+def _(b: Builder, x: str) -> str:
+    parts = b.add("SplitToSequence", x, b.store(np.int64(2)), axis=1)
+    return rejoined(b, [b.add("SequenceAt", parts, b.store(np.int64(i))) for i in (1, -1, 0)])
+
+
+@case("SequenceAt of SplitToSequence by listed sizes")
+def _(b: Builder, x: str) -> str:
+    parts = b.add("SplitToSequence", x, b.store([1, 2, 3]), axis=1)
+    return rejoined(b, [b.add("SequenceAt", parts, b.store(np.int64(i))) for i in (2, 0, 1)])
+
+
+@case("CastLike")
+def _(b: Builder, x: str) -> str:
+    y = b.add("CastLike", x, b.store(np.zeros(1, np.float64)))
+    return b.add("CastLike", y, x)
+
+
 def sliced(b: Builder, x: str, start: int, end: int, axis: int = 1) -> str:
     return b.add("Slice", x, b.store([start]), b.store([end]), b.store([axis]))
 
@@ -1049,9 +1072,10 @@ def graph_of(model: Model) -> Graph:
 
 
 def tensors(model: Model, names: list[str], seed: int) -> dict[str, Array]:
-    """Named tensors of the model, no optimisations."""
+    """Named tensors of the model, no optimisations; a sequence's parts beside each other."""
     found = run(model, samples(model, 2, seed), names, optimised=False)
-    return dict(zip(names, found, strict=True))
+    joined = (np.concatenate(f, axis=1) if isinstance(f, list) else f for f in found)
+    return dict(zip(names, joined, strict=True))
 
 
 def plan_of(groups: tuple[ChannelGroup, ...], seed: int) -> Plan:
@@ -1148,6 +1172,23 @@ def start(opset: int = 17, batch: int | str = 2) -> tuple[Builder, str]:
     """A builder with a convolution of CHANNELS channels."""
     b = Builder(opset=opset)
     return b, b.conv(b.input(batch, 3, SIZE, SIZE), (3, CHANNELS))
+
+
+@refusal("SplitToSequence", "only sequences of stored numbers of channels are followed")
+def single_channels() -> Model:
+    b, x = start()
+    parts = b.add("SplitToSequence", x, axis=1)
+    return b.build(b.add("SequenceAt", parts, b.store(np.int64(0))))
+
+
+@refusal("SequenceAt", "only stored places in sequences that a split makes are followed")
+def computed_place() -> Model:
+    b, x = start()
+    parts = b.add("SplitToSequence", x, b.store(np.int64(2)), axis=1)
+    place = b.add(
+        "Cast", b.add("ReduceMax", b.input(1, name="i"), keepdims=0), to=TensorProto.INT64
+    )
+    return b.build(b.add("SequenceAt", parts, place))
 
 
 def refuse_step(
@@ -1525,11 +1566,11 @@ refuse_step(
 refuse_step(
     "constant that is computed",
     "BatchNormalization",
-    "its constant 't1' is computed by Abs 'Abs_1'",
+    "its constant 't1' is computed by RandomNormal 'RandomNormal_1'",
     lambda b, x: b.add(
         "BatchNormalization",
         x,
-        b.add("Abs", b.normal(CHANNELS)),
+        b.add("RandomNormal", shape=[CHANNELS]),
         *(b.uniform(CHANNELS) for _ in range(3)),
     ),
 )

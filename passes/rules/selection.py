@@ -11,7 +11,9 @@ from .numbers import require_free
 from .registry import NUMBER_READERS, rule
 from .site import Site
 
-NUMBER_READERS.update({("Split", 1), *(("Slice", index) for index in (1, 2, 3, 4))})
+NUMBER_READERS.update(
+    {("Split", 1), ("SplitToSequence", 1), *(("Slice", index) for index in (1, 2, 3, 4))}
+)
 
 
 @rule("Split")
@@ -48,6 +50,38 @@ def _parts(site: Site, ids: IntArray) -> list[IntArray]:
     for other in others:
         site.tie(first, other)
     return [first, *others]
+
+
+@rule("SplitToSequence")
+def split_to_sequence(site: Site) -> None:
+    """Like Split; the sequence has the channels of all its parts in a row."""
+    track = site.only_track()
+    for part, size in zip(_sequence(site, track), site.fixed_numbers(1), strict=False):
+        site.follow_entry(size, part)
+    site.emit(track.axis, track.ids)
+
+
+def _sequence(site: Site, track: Track) -> list[IntArray]:
+    """Channels of the parts; where one number is the size of all, they lose the same ones."""
+    if _axis(site, "axis", 0) != track.axis or not site.has(1):
+        raise Refused("only sequences of stored numbers of channels are followed")
+    sizes = [int(size.value) for size in site.fixed_numbers(1)]
+    if site.shape(1) != ():
+        return _cut(track.ids, sizes)
+    first, *others = _cut(track.ids, sizes * (len(track.ids) // sizes[0]))
+    for other in others:
+        site.tie(first, other)
+    return [first, *others]
+
+
+@rule("SequenceAt")
+def sequence_at(site: Site) -> None:
+    """One part of a sequence that a SplitToSequence makes."""
+    track, maker, index = site.only_track(), site.producer(0), site.value(1)
+    if maker is None or maker.node.op_type != "SplitToSequence" or index is None:
+        raise Refused("only stored places in sequences that a split makes are followed")
+    parts = _sequence(maker, track)
+    site.emit(track.axis, parts[int(index)])
 
 
 def _cut(ids: IntArray, sizes: list[int]) -> list[IntArray]:

@@ -95,6 +95,13 @@ class Site:
             raise Refused(f"channels run along axis {track.axis}, it expects axis {axis}")
         return track
 
+    def producer(self, index: int) -> Site | None:
+        """The node that makes an input, to look at; None for what is stored or fed."""
+        node = self._graph.producers.get(self.node.input[index])
+        if node is None:
+            return None
+        return Site(self._graph, node, self._tracks, self._numbers, self._atoms)
+
     def shape(self, index: int) -> Shape:
         """Shape of an input; refused if not even the rank is known."""
         shape = self._graph.shape(self.node.input[index])

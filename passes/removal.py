@@ -314,9 +314,11 @@ class _Surgeon:
                 self._graph.nodes[slot.node].input[slot.index] = name
 
     def _narrow_recorded_shapes(self) -> None:
-        """Shapes of activations shrink; those of changed constants are dropped."""
+        """Shapes of activations shrink; those of changed constants and sequences are dropped."""
         recorded = self._model.graph.value_info
-        for info in [info for info in recorded if info.name in self._stale]:
+        sequences = {i.name for i in recorded if i.type.HasField("sequence_type")}
+        stale = self._stale | (sequences & self._left.keys())
+        for info in [info for info in recorded if info.name in stale]:
             recorded.remove(info)
         for info in recorded:
             for axis, kept in self._left.get(info.name, {}).items():

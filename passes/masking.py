@@ -45,10 +45,11 @@ def masked_model(
         shifts: Per group name, what absent players add to the nodes that read them;
             groups without an entry have absent players count as zero.
     """
-    surgeon = _Masker(graph)
+    masker = _Masker(graph)
     for group in groups:
-        surgeon.mask(group, shifts.get(group.name, ()))
-    return surgeon.export([group.name for group in groups], [group.players for group in groups])
+        masker.add_group(group, shifts.get(group.name, ()))
+    masker.mask_reads()
+    return masker.export(groups)
 
 
 def _zero_point(node: Any) -> Any | None:
@@ -58,55 +59,74 @@ def _zero_point(node: Any) -> Any | None:
 
 
 class _Masker:
+    """Puts nodes in front of the graph, before its nodes and behind them, in this order."""
+
     def __init__(self, graph: Graph) -> None:
         self._source = graph
         copy = onnx.ModelProto()  # GraphSurgeon renames inside what it is given
         copy.CopyFrom(graph.model)
         self._graph = gs.import_onnx(copy)
-        self._nodes = {self._id(node): node for node in self._graph.nodes}
+        self._graphs = [self._graph, *self._graph.subgraphs(recursive=True)]
+        self._nodes = {_id(node): node for inner in self._graphs for node in inner.nodes}
+        self._factors: dict[str, list[Any]] = {}
+        self._reads: dict[str, Cut] = {}
+        self._front: list[Any] = []
+        self._before: dict[int, list[Any]] = {}
+        self._behind: dict[int, list[Any]] = {}
         self._count = 0
 
-    @staticmethod
-    def _id(node: Any) -> str:
-        return str(next((tensor.name for tensor in node.outputs if tensor.name), node.name))
+    # --- masks
 
-    def mask(self, group: ChannelGroup, shifts: Sequence[Shift]) -> None:
-        """Add the group's mask input and let its readers read masked tensors."""
+    def add_group(self, group: ChannelGroup, shifts: Sequence[Shift]) -> None:
+        """Add the group's mask input, and what absent players are replaced by."""
         mask = gs.Variable(mask_name(group.name), np.float32, [group.players])
         self._graph.inputs.append(mask)
-        extended = self._add("Concat", [mask, self._constant(np.ones(1, np.float32))], axis=0)
+        one = self._constant(np.ones(1, np.float32))
+        extended = self._add(self._front, "Concat", [mask, one], axis=0)
         for cut in group.reads:
-            self._mask_read(cut, extended)
+            owner = self._constant(cut.owner)
+            factors = self._add(self._front, "Gather", [extended, owner], axis=0)
+            self._factors.setdefault(cut.tensor, []).append(factors)
+            self._reads[cut.tensor] = cut
         if shifts:
-            absent = self._add("Sub", [self._constant(np.ones(1, np.float32)), mask])
+            absent = self._add(self._front, "Sub", [one, mask])
             for shift in shifts:
                 self._shift(shift, absent)
 
-    def _mask_read(self, cut: Cut, extended: Any) -> None:
-        """Multiply the tensor by its positions' masks; NOBODY's is the extra 1 at the end."""
+    def mask_reads(self) -> None:
+        """Multiply tensors by their positions' masks; NOBODY's is the extra 1 at the end."""
+        for tensor, cut in self._reads.items():
+            factors, *others = self._factors[tensor]
+            for other in others:
+                factors = self._add(self._front, "Mul", [factors, other])
+            self._mask_read(cut, factors)
+
+    def _mask_read(self, cut: Cut, factors: Any) -> None:
         source = self._source.nodes[cut.readers[0].node]
         kernel = source.input[1] if len(source.input) > 1 else ""
         rank = len(self._source.shape(cut.tensor) or stored_shape(self._source, kernel) or ())
         shape = [1] * rank
         shape[cut.axis] = len(cut.owner)
-        factors = self._add("Gather", [extended, self._constant(cut.owner)], axis=0)
         reader = self._nodes[cut.readers[0].node]
+        place = self._before.setdefault(id(reader), [])
         first = reader.inputs[cut.readers[0].index]
         if source.op_type in _ZERO_POINTS:
-            masked = self._where(factors, shape, first, _zero_point(reader))
+            masked = self._where(place, factors, shape, first, _zero_point(reader))
         else:
             elem_type = self._source.elem_type(cut.tensor) or self._source.elem_type(kernel)
-            masked = self._add("Mul", [first, self._reshaped(factors, shape, elem_type)])
+            masked = self._add(place, "Mul", [first, self._reshaped(factors, shape, elem_type)])
         for slot in cut.readers:
             self._nodes[slot.node].inputs[slot.index] = masked
 
-    def _where(self, factors: Any, shape: Sequence[int], present: Any, zero: Any | None) -> Any:
+    def _where(
+        self, place: list[Any], factors: Any, shape: Sequence[int], present: Any, zero: Any | None
+    ) -> Any:
         """Quantised values where a player is present, what means zero elsewhere."""
         factors = self._reshaped(factors, shape, onnx.TensorProto.BOOL)
         if zero is None:
             zero = self._constant(np.zeros(1, np.uint8))
-            zero = self._add("CastLike", [zero, present])
-        return self._add("Where", [factors, present, zero])
+            zero = self._add(place, "CastLike", [zero, present])
+        return self._add(place, "Where", [factors, present, zero])
 
     def _shift(self, shift: Shift, absent: Any) -> None:
         """Add to the node's output what the absent players contribute as constants."""
@@ -114,9 +134,10 @@ class _Masker:
         elem_type = self._source.elem_type(source.input[1])
         precise = elem_type == onnx.TensorProto.DOUBLE
         if precise:
-            absent = self._add("Cast", [absent], to=elem_type)
+            absent = self._add(self._front, "Cast", [absent], to=elem_type)
         rows = shift.response.T.astype(np.float64 if precise else np.float32)
-        total = self._add("MatMul", [absent, self._constant(np.ascontiguousarray(rows))])
+        constants = self._constant(np.ascontiguousarray(rows))
+        total = self._add(self._front, "MatMul", [absent, constants])
         shape = [shift.response.shape[0]]
         if node.op == "Conv":
             kernel = stored_shape(self._source, source.input[1]) or ()
@@ -125,17 +146,20 @@ class _Masker:
         output = node.outputs[0]
         node.outputs[0] = gs.Variable(self._name(), output.dtype)
         add = gs.Node("Add", self._name(), inputs=[node.outputs[0], total], outputs=[output])
-        self._graph.nodes.append(add)
+        self._behind.setdefault(id(node), []).insert(0, add)
+
+    # --- nodes
 
     def _reshaped(self, tensor: Any, shape: Sequence[int], elem_type: int) -> Any:
-        tensor = self._add("Reshape", [tensor, self._constant(np.asarray(shape, np.int64))])
+        sizes = self._constant(np.asarray(shape, np.int64))
+        tensor = self._add(self._front, "Reshape", [tensor, sizes])
         if elem_type in (0, onnx.TensorProto.FLOAT):
             return tensor
-        return self._add("Cast", [tensor], to=elem_type)
+        return self._add(self._front, "Cast", [tensor], to=elem_type)
 
-    def _add(self, op: str, inputs: list[Any], **attributes: int) -> Any:
+    def _add(self, place: list[Any], op: str, inputs: list[Any], **attributes: int) -> Any:
         output = gs.Variable(self._name())
-        self._graph.nodes.append(gs.Node(op, self._name(), attributes, inputs, [output]))
+        place.append(gs.Node(op, self._name(), attributes, inputs, [output]))
         return output
 
     def _constant(self, values: Array) -> Any:
@@ -145,16 +169,28 @@ class _Masker:
         self._count += 1
         return f"{_PREFIX}:{self._count}"
 
-    def export(self, names: Sequence[str], players: Sequence[int]) -> onnx.ModelProto:
+    # --- the result
+
+    def export(self, groups: Sequence[ChannelGroup]) -> onnx.ModelProto:
         """The finished model, its masks all ones by default."""
-        self._graph.toposort()
+        for inner in self._graphs:
+            inner.nodes = [node for old in inner.nodes for node in self._surrounded(old)]
+        self._graph.nodes = [*self._front, *self._graph.nodes]
         model: onnx.ModelProto = gs.export_onnx(self._graph, do_type_check=False)
         del model.graph.sparse_initializer[:]
         model.graph.sparse_initializer.extend(self._source.model.graph.sparse_initializer)
         del model.opset_import[:]
         model.opset_import.extend(self._source.model.opset_import)
         model.ir_version = max(self._source.model.ir_version, 4)
-        for name, count in zip(names, players, strict=True):
-            ones = onnx.numpy_helper.from_array(np.ones(count, np.float32), mask_name(name))
-            model.graph.initializer.append(ones)
+        for group in groups:
+            ones = np.ones(group.players, np.float32)
+            tensor = onnx.numpy_helper.from_array(ones, mask_name(group.name))
+            model.graph.initializer.append(tensor)
         return model
+
+    def _surrounded(self, node: Any) -> list[Any]:
+        return [*self._before.get(id(node), ()), node, *self._behind.get(id(node), ())]
+
+
+def _id(node: Any) -> str:
+    return str(next((tensor.name for tensor in node.outputs if tensor.name), node.name))

@@ -12,19 +12,19 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import onnx
 
 from .calibration import batches, fixed_batch
 from .cost import CostModel
 from .errors import ModelError, OptionError
 from .game import MaskedModel
+from .inner import unverifiable
 from .metrics import Metric, Reference, build_metric, is_float
 from .model_io import Model
 from .passes.couplings import find_groups
-from .passes.graph import Graph, label
+from .passes.graph import TOP, Graph, label, node_id
 from .passes.masking import mask_name, masked_model
-from .passes.outputs import with_outputs
-from .passes.shifts import shifts, unshifted_readers
+from .passes.outputs import declare_inputs, with_outputs
+from .passes.shifts import shifted_axes, shifts, unshifted_readers
 from .passes.suffix import suffix
 from .runtime import Provider, Session
 from .types import Array, Calibration, ChannelGroup, Coupling, FloatArray, Shape, Shift
@@ -66,12 +66,14 @@ class Bench:
         Where inference can't tell a size, the model is run on one and on two samples: what
         stays the same is the size.
         """
-        inferred = Graph(self.model.proto, self._input_shapes(batch=None))
-        unknown = inferred.open_tensors()
-        if not unknown:
-            return inferred
-        observed = self._common_sizes(unknown)
-        return Graph(self.model.proto, self._input_shapes(batch=None), observed)
+        shapes = self._input_shapes(batch=None)
+        graph = Graph(self.model.proto, shapes)
+        unknown = graph.open_tensors()
+        observed = self._common_sizes(unknown) if unknown else {}
+        if unknown:
+            graph = Graph(self.model.proto, shapes, observed)
+        closed = unverifiable(graph, self._few, self.provider)
+        return Graph(self.model.proto, shapes, observed, closed) if closed else graph
 
     @cached_property
     def coupling(self) -> Coupling:
@@ -191,6 +193,11 @@ class Bench:
 
     # --- private
 
+    @property
+    def _few(self) -> dict[str, Array]:
+        """A feed of some samples."""
+        return next(batches(self.calibration, fixed_batch(self.model.inputs) or 2))
+
     def _input_shapes(self, batch: int | None) -> dict[str, Shape]:
         return {
             spec.name: self._input_shape(spec.shape, self.calibration.inputs[spec.name], batch)
@@ -208,15 +215,19 @@ class Bench:
         """Readers for which absent channels can't count as their mean."""
         for group in self.groups if self.absent == "mean" else ():
             for node in unshifted_readers(self.graph, group):
+                inner = self.graph.scope(node_id(node)) != TOP
+                reason = (
+                    "is in a body" if inner else "has no bias that could stand in for their mean"
+                )
                 yield (
                     f"absent channels of '{group.name}' count as zero for {node.op_type} "
-                    f"'{label(node)}': it has no bias that could stand in for their mean"
+                    f"'{label(node)}': it {reason}"
                 )
 
     @cached_property
     def _means(self) -> Mapping[str, FloatArray]:
         """Mean of every position of every read tensor, over samples and the other axes."""
-        axes = {cut.tensor: cut.axis for group in self.groups for cut in group.reads}
+        axes = shifted_axes(self.graph, self.groups)
         if not axes:
             return {}
         session = Session(with_outputs(self.model.proto, axes), self.provider)
@@ -232,7 +243,8 @@ class Bench:
 
     def _observe(self, names: Sequence[str]) -> dict[str, Shape]:
         """Shapes of tensors as one run on one sample (or one full batch) shows them."""
-        computed = [name for name in dict.fromkeys(names) if name in self.graph.producers]
+        made = (name for name in dict.fromkeys(names) if name in self.graph.producers)
+        computed = [name for name in made if self.graph.scope(name) == TOP]
         session = Session(with_outputs(self.model.proto, computed), self.provider, optimised=False)
         return self._shapes(session, computed, 1)
 
@@ -269,16 +281,6 @@ class Bench:
 def _common(one: Shape, two: Shape) -> Shape:
     """What two shapes share; None where they differ."""
     return tuple(a if a == b else None for a, b in itertools.zip_longest(one, two))
-
-
-def declare_inputs(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> None:
-    """Give the inputs of a cut-off model the types of what they will be fed, sizes open."""
-    for info in model.graph.input:
-        if info.name in feeds and not info.HasField("type"):
-            array = feeds[info.name]
-            elem_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-            shape = [None] * array.ndim
-            info.CopyFrom(onnx.helper.make_tensor_value_info(info.name, elem_type, shape))
 
 
 def available_memory() -> int:

@@ -17,7 +17,7 @@ import onnx
 from onnx_shapprune.errors import OptionError
 from onnx_shapprune.types import Coupling, IntArray, Slot
 
-from .graph import STANDARD_DOMAINS, Graph, inner_convolutions, label, node_id
+from .graph import STANDARD_DOMAINS, TOP, Graph, inner_convolutions, label, node_id
 from .partition import Partition, Walked
 from .rules import NUMBER_READERS, NUMBER_RULES, PRODUCERS, RULES
 from .rules.effects import FIXED, Effects, Number, Refused
@@ -77,9 +77,7 @@ class _Walk:
 
     def visit(self, node: onnx.NodeProto) -> None:
         """Let the node's rule speak; where it can't, what the node reads must stay."""
-        inner = inner_convolutions(self.graph.model, node)
-        if inner:
-            self.walked.skip(node, "the convolutions in its body are not analysed yet", inner)
+        self._skip_bodies(node)
         if not self._is_concerned(node):
             return
         choice = self._choices.get(node_id(node), 0)
@@ -95,6 +93,14 @@ class _Walk:
         if not any(name in self.walked.numbers for name in node.output):
             for index in self._number_inputs(node):
                 self.walked.number_uses += self.walked.numbers[node.input[index]]
+
+    def _skip_bodies(self, node: onnx.NodeProto) -> None:
+        """Say why the convolutions in a node's bodies are left alone, where they are."""
+        nested = self.graph.scopes[node_id(node)] != TOP and "it is itself in a body"
+        reason = self.graph.closed.get(node_id(node)) or nested
+        inner = inner_convolutions(self.graph.model, node)
+        if inner and (reason or node.domain not in STANDARD_DOMAINS):
+            self.walked.skip(node, reason or "local functions are not analysed yet", inner)
 
     def _is_concerned(self, node: onnx.NodeProto) -> bool:
         found = (*self.walked.tracks.keys() & set(node.input), *self._number_inputs(node))
@@ -172,7 +178,8 @@ class _Walk:
 
     def _lock_if_exposed(self, name: str, ids: IntArray, what: str) -> None:
         if name in self.graph.outputs:
-            reason = f"{what} the model's output '{name}'"
+            whose = "the model's" if self.graph.scope(name) == TOP else "its body's"
+            reason = f"{what} {whose} output '{name}'"
         elif name in self.graph.captured:
             reason = f"{what} read inside the body of another node as '{name}'"
         else:

@@ -125,7 +125,8 @@ def _size(shape: tuple[int, ...]) -> int:
 
 def _model(graph: Graph, nodes: list[onnx.NodeProto], tensor: str) -> onnx.ModelProto:
     names = {name for node in nodes for name in node.input}
-    stored = [t for t in graph.model.graph.initializer if t.name in names]
+    bodies = graph.bodies.values()
+    stored = [t for body in bodies for t in body.initializer if t.name in names]
     result = onnx.helper.make_tensor_value_info(tensor, graph.elem_type(tensor), None)
     plain = [_plain(graph, node) for node in nodes]
     part = onnx.helper.make_graph(plain, "constants", [], [result], stored)

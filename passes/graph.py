@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -43,14 +43,24 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     return default
 
 
+TOP = ""
+"""Scope of the nodes that are in no body."""
+
+
 class Graph:
-    """Index over the top-level graph of ``model``; the model must not change meanwhile."""
+    """Index over ``model``, which must not change meanwhile.
+
+    The bodies of top-level If, Loop and Scan nodes are part of it: their nodes stand in front of
+    the node that they belong to, in a *scope* of their own. A body that can't be indexed with the
+    others (``closed``: why) is looked at from outside only.
+    """
 
     def __init__(
         self,
         model: onnx.ModelProto,
         inputs: Mapping[str, Shape] | None = None,
         observed: Mapping[str, Shape] | None = None,
+        closed: Mapping[str, str] | None = None,
     ) -> None:
         """Index the model.
 
@@ -58,33 +68,70 @@ class Graph:
             model: Any model.
             inputs: Shapes to assume for graph inputs.
             observed: Shapes known from running it, for tensors that inference can't tell.
+            closed: Nodes whose bodies are to be looked at from outside only, with reasons.
         """
         self.model = model
         self._input_shapes = inputs
         self._observed = observed or {}
-        self.nodes: dict[str, onnx.NodeProto] = {node_id(n): n for n in model.graph.node}
+        self.closed: dict[str, str] = {**(closed or {}), **_mixed_up(model.graph)}
+        self.bodies: dict[str, onnx.GraphProto] = {TOP: model.graph}
+        self.scopes: dict[str, str] = {}
+        self.nodes: dict[str, onnx.NodeProto] = {}
         self.producers: dict[str, onnx.NodeProto] = {}
         self.readers: dict[str, list[Slot]] = defaultdict(list)
-        for ident, node in self.nodes.items():
-            self._index(ident, node)
-        self.captured: frozenset[str] = frozenset(
-            name for node in model.graph.node for name in body_names(node)
+        for node in model.graph.node:
+            self._index_bodies(node)
+            self._index(node, TOP)
+        self.outputs: frozenset[str] = frozenset(
+            output.name for body in self.bodies.values() for output in body.output
         )
-        self.outputs: frozenset[str] = frozenset(o.name for o in model.graph.output)
         self.opset: int = next(
             (o.version for o in model.opset_import if o.domain in STANDARD_DOMAINS), 1
         )
-        self._stored: dict[str, onnx.TensorProto] = {t.name: t for t in model.graph.initializer}
+        self._stored: dict[str, onnx.TensorProto] = {
+            tensor.name: tensor for body in self.bodies.values() for tensor in body.initializer
+        }
         self._arrays: dict[str, Array] = {}
         self.folds: dict[str, Array | None] = {}
         """Values of computed constants, once they were asked for."""
 
-    def _index(self, ident: str, node: onnx.NodeProto) -> None:
+    def _index_bodies(self, owner: onnx.NodeProto) -> None:
+        for name, body in bodies(owner):
+            if node_id(owner) not in self.closed:
+                scope = f"{node_id(owner)}.{name}"
+                self.bodies[scope] = body
+                for node in body.node:
+                    self._index(node, scope)
+
+    def _index(self, node: onnx.NodeProto, scope: str) -> None:
+        ident = node_id(node)
+        self.nodes[ident], self.scopes[ident] = node, scope
         for name in filter(None, node.output):
             self.producers[name] = node
         for index, name in enumerate(node.input):
             if name:
                 self.readers[name].append(Slot(ident, index))
+
+    def scope(self, tensor: str) -> str:
+        """The body that makes a tensor; the top-level graph's where no node does."""
+        maker = self.producers.get(tensor)
+        return TOP if maker is None else self.scopes[node_id(maker)]
+
+    @cached_property
+    def captured(self) -> frozenset[str]:
+        """Names that are read from outside of the scope they are made in, constants aside."""
+        hidden = (n for owner in self.nodes.values() for n in self._hidden_reads(owner))
+        read = (name for name, slots in self.readers.items() if self._crosses(name, slots))
+        return frozenset((*hidden, *read))
+
+    def _hidden_reads(self, owner: onnx.NodeProto) -> Iterator[str]:
+        """Names that bodies read which are not indexed."""
+        indexed = self.scopes[node_id(owner)] == TOP and node_id(owner) not in self.closed
+        return iter(()) if indexed else body_names(owner)
+
+    def _crosses(self, name: str, slots: Iterable[Slot]) -> bool:
+        made = name in self.producers and self.constant_root(name) is None
+        return made and any(self.scopes[slot.node] != self.scope(name) for slot in slots)
 
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
@@ -106,8 +153,8 @@ class Graph:
         return info.shape if info else None
 
     def open_tensors(self) -> list[str]:
-        """Tensors made by nodes whose rank, or a size behind the first axis, is not known."""
-        return [name for name in self.producers if _is_open(self.shape(name))]
+        """Top-level tensors whose rank, or a size behind the first axis, is not known."""
+        return [n for n in self.producers if self.scope(n) == TOP and _is_open(self.shape(n))]
 
     def shape(self, tensor: str) -> Shape | None:
         """Shape as far as known; None if not even the rank is."""
@@ -183,7 +230,7 @@ class Graph:
         self._stored[tensor.name] = tensor
 
     def constants(self) -> Iterator[str]:
-        """Names of all stored constants of the top-level graph."""
+        """Names of all stored constants."""
         yield from self._stored
         for ident, node in self.nodes.items():
             if _is_dense_constant(node):
@@ -209,30 +256,50 @@ def _is_dense_constant(node: onnx.NodeProto) -> bool:
     )
 
 
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def bodies(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
+    """The bodies of an If, Loop or Scan, each with the name of its attribute."""
     for found in node.attribute:
         if found.type == onnx.AttributeProto.GRAPH:
-            yield found.g
-        yield from found.graphs
+            yield found.name, found.g
+        yield from ((f"{found.name}{i}", body) for i, body in enumerate(found.graphs))
 
 
 def body_names(node: onnx.NodeProto) -> Iterator[str]:
     """Names that the bodies of an If, Loop or Scan read, those made inside included."""
-    for body in _subgraphs(node):
+    for _, body in bodies(node):
         yield from (output.name for output in body.output)
         for inner in body.node:
             yield from inner.input
             yield from body_names(inner)
 
 
+def _mixed_up(graph: onnx.GraphProto) -> dict[str, str]:
+    """Nodes with a name in their bodies that stands for something else elsewhere."""
+    owners = {node_id(node): list(_made_inside(node)) for node in graph.node if len(node.attribute)}
+    uses = Counter(name for names in owners.values() for name in names)
+    uses.update({info.name for info in (*graph.input, *graph.initializer)})
+    uses.update(name for node in graph.node for name in node.output if name)
+    reason = "names in its body stand for several tensors"
+    return {owner: reason for owner, names in owners.items() if any(uses[n] > 1 for n in names)}
+
+
+def _made_inside(node: onnx.NodeProto) -> Iterator[str]:
+    """Names of everything that comes into being in a node's bodies."""
+    for _, body in bodies(node):
+        yield from {info.name for info in (*body.input, *body.initializer)}
+        for inner in body.node:
+            yield from filter(None, inner.output)
+            yield from _made_inside(inner)
+
+
 def inner_convolutions(model: onnx.ModelProto, node: onnx.NodeProto) -> list[str]:
     """Labels of the convolutions inside a node's bodies or the local function it calls."""
-    bodies = [list(body.node) for body in _subgraphs(node)]
-    bodies += [
+    inside = [list(body.node) for _, body in bodies(node)]
+    inside += [
         list(f.node) for f in model.functions if (f.domain, f.name) == (node.domain, node.op_type)
     ]
     found: list[str] = []
-    for inner in (n for body in bodies for n in body):
+    for inner in (n for part in inside for n in part):
         found += [label(inner)] if "Conv" in inner.op_type else []
         found += inner_convolutions(model, inner)
     return found

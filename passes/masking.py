@@ -67,7 +67,7 @@ class _Masker:
         copy.CopyFrom(graph.model)
         self._graph = gs.import_onnx(copy)
         self._graphs = [self._graph, *self._graph.subgraphs(recursive=True)]
-        self._nodes = {_id(node): node for inner in self._graphs for node in inner.nodes}
+        self._nodes = {_id(n): n for inner in reversed(self._graphs) for n in inner.nodes}
         self._factors: dict[str, list[Any]] = {}
         self._reads: dict[str, Cut] = {}
         self._front: list[Any] = []

@@ -26,7 +26,7 @@ from onnx_shapprune.types import (
 )
 
 from .folding import folded
-from .graph import Graph, attribute, node_id
+from .graph import Graph, attribute, bodies, node_id
 from .stored import forms
 
 _BIAS = 2
@@ -191,9 +191,14 @@ class _Surgeon:
         for ident in matmuls:
             self._append_bias(ident)
         self._narrow_recorded_shapes()
-        for node in [n for n in self._model.graph.node if node_id(n) in set(self._dead)]:
-            self._model.graph.node.remove(node)
+        self._drop_dead()
         return self._model
+
+    def _drop_dead(self) -> None:
+        dead = set(self._dead)
+        for body in self._graph.bodies.values():
+            for node in [node for node in body.node if node_id(node) in dead]:
+                body.node.remove(node)
 
     def _fold_into_bias(self, ident: str) -> bool:
         """Add a shift to the bias of a Conv or Gemm; False where there is no place for one."""
@@ -315,7 +320,10 @@ class _Surgeon:
 
     def _narrow_recorded_shapes(self) -> None:
         """Shapes of activations shrink; those of changed constants and sequences are dropped."""
-        recorded = self._model.graph.value_info
+        for body in self._graph.bodies.values():
+            self._narrow(body.value_info)
+
+    def _narrow(self, recorded: Any) -> None:
         sequences = {i.name for i in recorded if i.type.HasField("sequence_type")}
         stale = self._stale | (sequences & self._left.keys())
         for info in [info for info in recorded if info.name in stale]:
@@ -353,7 +361,8 @@ class _Surgeon:
 
     def _record_shape(self, name: str, shape: tuple[int, ...]) -> None:
         """Correct what is recorded of a constant; initializers may be listed as inputs too."""
-        for info in (*self._model.graph.input, *self._model.graph.value_info):
+        bodies = self._graph.bodies.values()
+        for info in (i for body in bodies for i in (*body.input, *body.value_info)):
             if info.name == name:
                 for dim, size in zip(info.type.tensor_type.shape.dim, shape, strict=False):
                     dim.dim_value = size
@@ -401,8 +410,11 @@ def _store_list(node: onnx.NodeProto, array: Array) -> None:
 
 
 def _names(graph: onnx.GraphProto) -> set[str]:
+    """All names that are taken, those in bodies included."""
     names = {info.name for info in (*graph.input, *graph.output)}
     names |= {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         names |= {*node.input, *node.output, node.name}
+        for _, body in bodies(node):
+            names |= _names(body)
     return names

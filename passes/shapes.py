@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -34,9 +34,19 @@ def infer_shapes(
     stripped = _skeleton(model, inputs or {})
     inferred = onnx.shape_inference.infer_shapes(stripped, data_prop=True)
     known = {info.name: _tensor_info(info) for info in model.graph.value_info}
-    known |= {info.name: _tensor_info(info) for info in _value_infos(inferred.graph)}
-    known |= {t.name: TensorInfo(t.data_type, tuple(t.dims)) for t in inferred.graph.initializer}
+    for graph in _all_graphs(inferred.graph):
+        known |= {info.name: _tensor_info(info) for info in _value_infos(graph)}
+        known |= {t.name: TensorInfo(t.data_type, tuple(t.dims)) for t in graph.initializer}
     return known
+
+
+def _all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The bodies of all nodes, then the graph itself."""
+    for node in graph.node:
+        for found in node.attribute:
+            if found.type == onnx.AttributeProto.GRAPH:
+                yield from _all_graphs(found.g)
+    yield graph
 
 
 def bound_shape(shape: Shape, dims: Mapping[str, int]) -> Shape:

@@ -7,14 +7,14 @@ masked graph adds it and removal folds it into the bias, so both agree to the bo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
 
 from onnx_shapprune.types import ChannelGroup, Cut, FloatArray, Shift, Slot
 
-from .graph import Graph, attribute
+from .graph import TOP, Graph, attribute
 from .stored import is_folded, stored_value
 
 _SHIFTED_BY_CONSTANTS = frozenset({"Conv", "Gemm", "MatMul"})
@@ -30,7 +30,8 @@ def unshifted_readers(graph: Graph, group: ChannelGroup) -> list[onnx.NodeProto]
 def _takes_shift(graph: Graph, slot: Slot) -> bool:
     """Whether constants at a node input add constants, and there is a place for them."""
     node = graph.nodes[slot.node]
-    if node.op_type not in _SHIFTED_BY_CONSTANTS or slot.index > 0:
+    is_inner = graph.scopes[slot.node] != TOP  # its mean over the samples is not known
+    if node.op_type not in _SHIFTED_BY_CONSTANTS or slot.index > 0 or is_inner:
         return False
     bias = node.input[_BIAS] if len(node.input) > _BIAS else ""
     known = stored_value(graph, node.input[1]) is not None
@@ -40,6 +41,12 @@ def _takes_shift(graph: Graph, slot: Slot) -> bool:
 def _can_grow(graph: Graph, bias: str) -> bool:
     """Whether something can be added to a bias: not behind operators that change its form."""
     return graph.constant(bias) is not None or is_folded(graph, bias)
+
+
+def shifted_axes(graph: Graph, groups: Iterable[ChannelGroup]) -> dict[str, int]:
+    """Tensors whose means are wanted, each with the axis of its channels."""
+    cuts = (cut for group in groups for cut in group.reads)
+    return {c.tensor: c.axis for c in cuts if any(_takes_shift(graph, s) for s in c.readers)}
 
 
 def shifts(graph: Graph, group: ChannelGroup, means: Mapping[str, FloatArray]) -> tuple[Shift, ...]:

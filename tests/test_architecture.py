@@ -26,7 +26,7 @@ RANKS = (
     "passes.folding",
     "passes.stored",
     "runtime cost estimators passes.partition passes.shifts passes.masking "
-    "passes.removal passes.outputs passes.suffix passes.rules.constants",
+    "passes.removal passes.outputs passes.suffix passes.inner passes.rules.constants",
     # the rules, from their tools to their register
     "passes.rules.site",
     "passes.rules.registry",
@@ -36,7 +36,8 @@ RANKS = (
     "passes.rules",
     "passes.couplings",
     # stages
-    "game allocation verification",
+    "game allocation inner",
+    "verification",
     "bench",
     "curves scoring report",
     "inspection comparison documents pipeline",

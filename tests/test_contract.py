@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from onnx_shapprune.bench import Absent, Bench
 from onnx_shapprune.calibration import fixed_batch
+from onnx_shapprune.passes.graph import Graph
 from onnx_shapprune.passes.masking import mask_name, masked_model
 from onnx_shapprune.passes.removal import remove
 from onnx_shapprune.pipeline import make_plan, open_bench
@@ -168,9 +169,10 @@ def zeroed(of: Bench, plan: Plan) -> Model:
 
 
 def _multiply(model: Model, slot: tuple[str, int], factors: Array, elem_type: int) -> None:
-    nodes = model.graph.node
+    lists = [body.node for body in Graph(model).bodies.values()]
+    nodes = next(nodes for nodes in lists if slot[0] in [node.output[0] for node in nodes])
     position = next(i for i, n in enumerate(nodes) if n.output[0] == slot[0])
-    name = f"factor {len(nodes)}"
+    name = f"factor {len(model.graph.initializer)}"
     kind = helper.tensor_dtype_to_np_dtype(elem_type)
     model.graph.initializer.append(numpy_helper.from_array(factors.astype(kind), name))
     product = helper.make_node("Mul", [nodes[position].input[slot[1]], name], [f"{name} applied"])

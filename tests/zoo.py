@@ -939,6 +939,76 @@ def captured() -> Model:
     return b.build(b.head(b.relu(b.conv(y, (5, 4))), (4, 3)))
 
 
+def inner_builder(b: Builder, prefix: str) -> Builder:
+    """A builder for a body: its weights are stored outside, its names are its own."""
+    return Prefixed(b.opset, b.ir, b.dtype, prefix=prefix, stored=b.stored, rng=b.rng)
+
+
+@dataclass(eq=False)
+class Prefixed(Builder):
+    """A builder whose nodes' outputs start with a prefix, and whose weights go elsewhere."""
+
+    prefix: str = ""
+    rng: np.random.Generator = field(default_factory=np.random.default_rng)
+
+    def __post_init__(self) -> None:
+        """The generator is that of the net around."""
+
+    def add(self, op: str, *inputs: str, outputs: int = 1, domain: str = "", **kw: Any) -> str:
+        """A node with names of its own."""
+        name = super().add(op, *inputs, outputs=outputs, domain=domain, **kw)
+        node = self.nodes[-1]
+        node.output[:] = [f"{self.prefix}{output}" for output in node.output]
+        node.name = f"{self.prefix}{node.name}"
+        return f"{self.prefix}{name}"
+
+    def body(
+        self, outputs: Sequence[str], inputs: Sequence[onnx.ValueInfoProto] = ()
+    ) -> onnx.GraphProto:
+        """The body."""
+        ends = [onnx.ValueInfoProto(name=output) for output in outputs]
+        for end in ends:
+            end.type.tensor_type.elem_type = self.elem_type
+        return helper.make_graph(self.nodes, f"{self.prefix}body", list(inputs), ends)
+
+
+def bottleneck(b: Prefixed, x: str) -> str:
+    """Four channels, eight, four."""
+    return b.conv(b.relu(b.conv(x, (4, 8))), (8, 4))
+
+
+@net(8, 8, 4, 6, skipped=("Conv", "ReduceMean", "Relu"))
+def branches() -> Model:
+    """Convolutions in both branches; the samples take one of them."""
+    b = Builder(opset=13)
+    x = b.relu(b.conv(b.input("N", 3, 8, 8), (3, 4)))
+    large = b.add("Greater", b.add("ReduceMean", x, keepdims=0), b.store(np.float32(-1)))
+    bodies = {}
+    for name in ("then_branch", "else_branch"):
+        inner = inner_builder(b, name[:5])
+        bodies[name] = inner.body([bottleneck(inner, x)])
+    y = b.relu(b.add("If", large, **bodies))
+    return b.build(b.head(b.relu(b.conv(b.conv(y, (4, 4)), (4, 6))), (6, 3)))
+
+
+@net(8, 6, skipped=("Loop", "Add"))
+def loop() -> Model:
+    """A block that is run three times, with one set of weights."""
+    b = Builder(opset=13)
+    x = b.relu(b.conv(b.input("N", 3, 8, 8), (3, 4)))
+    inner = inner_builder(b, "loop_")
+    inputs = [
+        helper.make_tensor_value_info("loop_i", TensorProto.INT64, []),
+        helper.make_tensor_value_info("loop_c", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("loop_x", b.elem_type, [2, 4, 8, 8]),
+    ]
+    y = inner.add("Add", "loop_x", bottleneck(inner, "loop_x"))
+    body = inner.body([inner.add("Identity", "loop_c"), y], inputs)
+    body.output[0].type.tensor_type.elem_type = TensorProto.BOOL
+    x = b.add("Loop", b.store(np.int64(3)), "", x, body=body)
+    return b.build(b.head(b.relu(b.conv(x, (4, 6))), (6, 3)))
+
+
 @net(5, 6, skipped=("Twice",))
 def local_function() -> Model:
     """A function of the model's own stands beside what can be cut."""

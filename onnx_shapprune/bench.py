@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import onnx
 
 from .calibration import batches, fixed_batch
 from .cost import CostModel
@@ -69,7 +70,7 @@ class Bench:
         shapes = self._input_shapes(batch=None)
         graph = Graph(self.model.proto, shapes)
         unknown = graph.open_tensors()
-        observed = self._common_sizes(unknown) if unknown else {}
+        observed = self._common_sizes(graph.model, unknown) if unknown else {}
         if unknown:
             graph = Graph(self.model.proto, shapes, observed)
         closed = unverifiable(graph, self._few, self.provider)
@@ -178,7 +179,7 @@ class Bench:
     def _frontier(self, names: Sequence[str]) -> list[dict[str, Array]] | None:
         """The frontier's tensors for every batch; None if they take too much memory."""
         made = [name for name in names if name in self.graph.producers]
-        session = Session(with_outputs(self.model.proto, made), self.provider) if made else None
+        session = Session(with_outputs(self.graph.model, made), self.provider) if made else None
         limit = available_memory() * _CACHE_SHARE
         kept: list[dict[str, Array]] = []
         for feeds in self.batches:
@@ -230,7 +231,7 @@ class Bench:
         axes = shifted_axes(self.graph, self.groups)
         if not axes:
             return {}
-        session = Session(with_outputs(self.model.proto, axes), self.provider)
+        session = Session(with_outputs(self.graph.model, axes), self.provider)
         totals: dict[str, FloatArray] = {}
         counts: dict[str, int] = {}
         for feeds in self.batches:
@@ -245,13 +246,13 @@ class Bench:
         """Shapes of tensors as one run on one sample (or one full batch) shows them."""
         made = (name for name in dict.fromkeys(names) if name in self.graph.producers)
         computed = [name for name in made if self.graph.scope(name) == TOP]
-        session = Session(with_outputs(self.model.proto, computed), self.provider, optimised=False)
+        session = Session(with_outputs(self.graph.model, computed), self.provider, optimised=False)
         return self._shapes(session, computed, 1)
 
-    def _common_sizes(self, names: Sequence[str]) -> dict[str, Shape]:
+    def _common_sizes(self, model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Shape]:
         """Sizes that do not depend on the number of samples; None where they do."""
         try:
-            session = Session(with_outputs(self.model.proto, names), self.provider, optimised=False)
+            session = Session(with_outputs(model, names), self.provider, optimised=False)
             one = self._shapes(session, names, 1)
             if fixed_batch(self.model.inputs) or not self.calibration.batched:
                 return one

@@ -77,7 +77,7 @@ class CostModel:
         """
         self._graph = graph
         self._observed = observed or {}
-        self._file_bytes = graph.model.ByteSize()
+        self._file_bytes = graph.source.ByteSize()
         self.groups = {group.name: group for group in groups}
         self.unmeasured: tuple[str, ...] = tuple(self._unmeasured())
         uses = {slot: self._uses(slot) for slot in self._kernels()}
@@ -184,7 +184,7 @@ class CostModel:
         found: dict[tuple[object, ...], list[Slot]] = {}
         if self._graph.is_exposed(root):
             found[()] = []  # the original stays, for whoever else reads it
-        slots = self._graph.constant_slots(root)
+        slots = self._graph.shared_slots(root)
         for slot in (slot for slot in slots if slot.node not in self._gone):
             wanted = cuts.get(slot, [])
             key = tuple((group, cut.axis, cut.owner.tobytes()) for group, cut in wanted)

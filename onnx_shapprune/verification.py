@@ -19,6 +19,7 @@ from .calibration import batches, fixed_batch
 from .errors import ModelError, VerificationError
 from .inner import cut_bodies, run_body
 from .model_io import Model
+from .passes.functions import flattened
 from .passes.graph import TOP, Graph
 from .passes.masking import mask_name, masked_model
 from .passes.outputs import with_outputs
@@ -121,9 +122,10 @@ def _compare_all(
     inner = _inner_probes(graph, plan, _tolerances(graph, False))
     size = fixed_batch(model.inputs) or batch
     few = next(batches(calibration, fixed_batch(model.inputs) or _PROBE_SAMPLES))
-    _compare_bodies(graph, masked, pruned, plan, {**few}, masks, provider)
+    flat = flattened(pruned).model
+    _compare_bodies(graph, masked, flat, plan, few, masks, provider)
     worst = 0.0
-    with_inner = [with_outputs(m, [p.name for p in inner]) for m in (masked, pruned)]
+    with_inner = [with_outputs(m, [p.name for p in inner]) for m in (masked, flat)]
     pair = _sessions(with_inner, provider, optimised=False)
     worst = max(worst, _compare(pair, few, masks, outputs, inner))
     pair = _sessions((masked, pruned), provider, optimised=True)

@@ -100,7 +100,7 @@ class _Walk:
         reason = self.graph.closed.get(node_id(node)) or nested
         inner = inner_convolutions(self.graph.model, node)
         if inner and (reason or node.domain not in STANDARD_DOMAINS):
-            self.walked.skip(node, reason or "local functions are not analysed yet", inner)
+            self.walked.skip(node, reason or "its opset is not that of the model", inner)
 
     def _is_concerned(self, node: onnx.NodeProto) -> bool:
         found = (*self.walked.tracks.keys() & set(node.input), *self._number_inputs(node))
@@ -215,7 +215,7 @@ class _Walk:
         by_root: dict[str, list[tuple[int, IntArray, str]]] = {}
         for sliced in self.walked.slices:
             name = self.graph.nodes[sliced.slot.node].input[sliced.slot.index]
-            root = self.graph.constant_root(name) or name
+            root = self.graph.first_twin(self.graph.constant_root(name) or name)
             by_root.setdefault(root, []).append((sliced.axis, sliced.ids, sliced.slot.node))
         gone = absorbed(self.graph, [sliced.slot for sliced in self.walked.slices])
         for root, slices in by_root.items():
@@ -225,7 +225,7 @@ class _Walk:
     def _share(
         self, root: str, slices: list[tuple[int, IntArray, str]], gone: frozenset[str]
     ) -> None:
-        readers = sum(slot.node not in gone for slot in self.graph.constant_slots(root))
+        readers = sum(slot.node not in gone for slot in self.graph.shared_slots(root))
         stays = self.graph.is_exposed(root) or stays_anyhow(self.graph, root, gone)
         for axis in {axis for axis, _, _ in slices}:
             along = [(ids, node) for a, ids, node in slices if a == axis]

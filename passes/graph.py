@@ -12,6 +12,7 @@ import onnx
 
 from onnx_shapprune.types import Array, Shape, Slot
 
+from .functions import flattened
 from .shapes import TensorInfo, constant_tensor, infer_shapes, merged
 
 _LIST_ATTRIBUTES = ("value_float", "value_floats", "value_int", "value_ints")
@@ -48,11 +49,11 @@ TOP = ""
 
 
 class Graph:
-    """Index over ``model``, which must not change meanwhile.
+    """Index over ``model``, the source with its local functions written out.
 
-    The bodies of top-level If, Loop and Scan nodes are part of it: their nodes stand in front of
-    the node that they belong to, in a *scope* of their own. A body that can't be indexed with the
-    others (``closed``: why) is looked at from outside only.
+    It must not change meanwhile. The bodies of top-level If, Loop and Scan nodes are part of it:
+    their nodes stand in front of the node that they belong to, in a *scope* of their own. A body
+    that can't be indexed with the others (``closed``: why) is looked at from outside only.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class Graph:
             observed: Shapes known from running it, for tensors that inference can't tell.
             closed: Nodes whose bodies are to be looked at from outside only, with reasons.
         """
-        self.model = model
+        flat = flattened(model)
+        self.source, self.model, self._twins = model, flat.model, flat.twins
+        model = flat.model
         self._input_shapes = inputs
         self._observed = observed or {}
         self.closed: dict[str, str] = {**(closed or {}), **_mixed_up(model.graph)}
@@ -212,6 +215,16 @@ class Graph:
             found += self.constant_slots(slot.node) if is_alias else [slot]
         return found
 
+    def first_twin(self, root: str) -> str:
+        """The same constant in the first call of its function; itself where there is none."""
+        return self._twins.get(root, root)
+
+    def shared_slots(self, root: str) -> list[Slot]:
+        """All inputs that read a stored constant, in other calls of its function too."""
+        first = self.first_twin(root)
+        twins = [twin for twin, own in self._twins.items() if own == first] or [root]
+        return [slot for twin in twins for slot in self.constant_slots(twin)]
+
     def forms_of(self, root: str) -> list[str]:
         """Tensors that are a stored constant in another form: Identity, Reshape and such."""
         found: list[str] = []
@@ -230,10 +243,10 @@ class Graph:
         self._stored[tensor.name] = tensor
 
     def constants(self) -> Iterator[str]:
-        """Names of all stored constants."""
+        """Names of all stored constants; of copies in several calls of a function the first."""
         yield from self._stored
         for ident, node in self.nodes.items():
-            if _is_dense_constant(node):
+            if _is_dense_constant(node) and self.first_twin(ident) == ident:
                 yield ident
 
     def _load(self, root: str) -> Array:

@@ -26,6 +26,7 @@ from onnx_shapprune.types import (
 )
 
 from .folding import folded
+from .functions import belonging, flattened, folded_back
 from .graph import Graph, attribute, bodies, node_id
 from .stored import forms
 
@@ -116,8 +117,10 @@ def remove(model: onnx.ModelProto, sha256: str, plan: Plan) -> onnx.ModelProto:
 
 class _Surgeon:
     def __init__(self, model: onnx.ModelProto) -> None:
+        self._source = model
+        self._flat = flattened(model)
         self._model = onnx.ModelProto()
-        self._model.CopyFrom(model)
+        self._model.CopyFrom(self._flat.model)
         self._graph = Graph(self._model)
         self._edits: dict[Slot, Edit] = {}
         self._left: dict[str, dict[int, BoolArray]] = {}
@@ -192,7 +195,7 @@ class _Surgeon:
             self._append_bias(ident)
         self._narrow_recorded_shapes()
         self._drop_dead()
-        return self._model
+        return folded_back(self._model, self._flat, self._source)
 
     def _drop_dead(self) -> None:
         dead = set(self._dead)
@@ -253,6 +256,7 @@ class _Surgeon:
         bias = self._store_new(f"{ident}_bias", shift.astype(self._dtype(node)))
         node.output[0] = self._unique(f"{ident}_unbiased")
         add = onnx.helper.make_node("Add", [node.output[0], bias], [ident], name=f"{bias}_add")
+        add.metadata_props.extend(belonging(node))
         unbiased = node.output[0]
         position = next(i for i, n in enumerate(self._model.graph.node) if unbiased in n.output)
         self._model.graph.node.insert(position + 1, add)

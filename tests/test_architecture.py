@@ -18,7 +18,7 @@ RANKS = (
     # what everybody speaks
     "onnx_shapprune types errors calib_data passes",
     # alone with their subject
-    "files images metrics progress command passes.shapes passes.rules.effects "
+    "files images metrics progress command passes.shapes passes.functions passes.rules.effects "
     "estimators.base estimators.budget",
     "calibration model_io passes.graph "
     "estimators.exact estimators.leave_one_out estimators.permutation estimators.baselines",

@@ -1009,7 +1009,7 @@ def loop() -> Model:
     return b.build(b.head(b.relu(b.conv(x, (4, 6))), (6, 3)))
 
 
-@net(5, 6, skipped=("Twice",))
+@net(5, 4, 6)
 def local_function() -> Model:
     """A function of the model's own stands beside what can be cut."""
     b = Builder()
@@ -1019,6 +1019,39 @@ def local_function() -> Model:
     opset = [helper.make_opsetid("", 17)]
     function = helper.make_function("local", "Twice", ["a"], ["b"], body, opset)
     return b.build(b.head(b.block(x, (4, 6)), (6, 3)), functions=[function])
+
+
+def conv_function(name: str, channels: tuple[int, int], middle: int) -> onnx.FunctionProto:
+    """A function of two convolutions; the first one's kernel is its own, the other's is given."""
+    rng = np.random.default_rng(middle)
+    first = rng.standard_normal((middle, channels[0], 3, 3)).astype(np.float32) / 5
+    shift = rng.standard_normal(middle).astype(np.float32)
+    pads, kernel = [1, 1, 1, 1], onnx.AttributeProto(name="strides", ref_attr_name="step")
+    kernel.type = onnx.AttributeProto.INTS
+    second = helper.make_node("Conv", ["h2", "w"], ["y"], name="second", pads=pads)
+    second.attribute.append(kernel)
+    nodes = [
+        helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(first)),
+        helper.make_node("Constant", [], ["s"], value=numpy_helper.from_array(shift)),
+        helper.make_node("Conv", ["x", "k", "s"], ["h"], name="first", pads=pads),
+        helper.make_node("Relu", ["h"], ["h2"]),
+        second,
+    ]
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_function("local", name, ["x", "w"], ["y"], nodes, opset, attributes=["step"])
+
+
+@net(5, 6, 5, 4, 5)
+def local_convolutions() -> Model:
+    """A function that is called twice: its own kernel is cut alike, what is given is not."""
+    b = Builder()
+    x = b.block(b.input("N", 3, 8, 8), (3, 5))
+    for channels, step in ((5, 1), (4, 2)):
+        w = b.kernel((6, channels if step == 1 else 4))
+        x = b.relu(b.add("Twofold", x, w, domain="local", step=[step, step]))
+        x = b.relu(b.conv(x, (channels if step == 1 else 4, 5)))
+    function = conv_function("Twofold", (5, 4), 6)
+    return b.build(b.head(x, (5, 3)), functions=[function])
 
 
 # --- operators that no rule knows ------------------------------------------------------

@@ -147,7 +147,7 @@ class _Masker:
 
     def export(self, names: Sequence[str], players: Sequence[int]) -> onnx.ModelProto:
         """The finished model, its masks all ones by default."""
-        self._graph.toposort()
+        self._graph.toposort(mode="nodes")
         model: onnx.ModelProto = gs.export_onnx(self._graph, do_type_check=False)
         del model.graph.sparse_initializer[:]
         model.graph.sparse_initializer.extend(self._source.model.graph.sparse_initializer)

@@ -68,7 +68,7 @@ class Graph:
         for ident, node in self.nodes.items():
             self._index(ident, node)
         self.captured: frozenset[str] = frozenset(
-            name for node in model.graph.node for name in body_names(node)
+            (*(name for node in model.graph.node for name in body_names(node)), *_trained(model))
         )
         self.outputs: frozenset[str] = frozenset(o.name for o in model.graph.output)
         self.opset: int = next(
@@ -217,10 +217,22 @@ def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 def body_names(node: onnx.NodeProto) -> Iterator[str]:
     """Names that the bodies of an If, Loop or Scan read, those made inside included."""
     for body in _subgraphs(node):
-        yield from (output.name for output in body.output)
-        for inner in body.node:
-            yield from inner.input
-            yield from body_names(inner)
+        yield from _read_names(body)
+
+
+def _read_names(body: onnx.GraphProto) -> Iterator[str]:
+    yield from (output.name for output in body.output)
+    for inner in body.node:
+        yield from inner.input
+        yield from body_names(inner)
+
+
+def _trained(model: onnx.ModelProto) -> Iterator[str]:
+    """Names that the steps of a training read or set."""
+    for info in model.training_info:
+        for body in (info.initialization, info.algorithm):
+            yield from _read_names(body)
+        yield from (pair.key for pair in (*info.initialization_binding, *info.update_binding))
 
 
 def inner_convolutions(model: onnx.ModelProto, node: onnx.NodeProto) -> list[str]:

@@ -28,6 +28,17 @@ from onnx_shapprune.types import (
 from .graph import Graph, attribute, node_id
 from .stored import forms
 
+_ELEMENTS = (
+    "dims",
+    "raw_data",
+    "float_data",
+    "int32_data",
+    "int64_data",
+    "double_data",
+    "uint64_data",
+)
+"""Fields of a tensor that hold its size and its elements."""
+
 
 @dataclass(eq=False)
 class Edit:
@@ -172,8 +183,7 @@ class _Surgeon:
         for ident in matmuls:
             self._append_bias(ident)
         self._narrow_recorded_shapes()
-        for node in [n for n in self._model.graph.node if node_id(n) in set(self._dead)]:
-            self._model.graph.node.remove(node)
+        self._bury()
         return self._model
 
     def _fold_into_bias(self, ident: str) -> bool:
@@ -248,6 +258,16 @@ class _Surgeon:
         for source in maker.input:
             self._drop_unread(source)
 
+    def _bury(self) -> None:
+        """Take dead nodes out, with what is recorded of their outputs."""
+        dead = [n for n in self._model.graph.node if node_id(n) in set(self._dead)]
+        gone = {name for node in dead for name in node.output}
+        for node in dead:
+            self._model.graph.node.remove(node)
+        recorded = self._model.graph.value_info
+        for info in [info for info in recorded if info.name in gone]:
+            recorded.remove(info)
+
     def _is_read(self, name: str) -> bool:
         return bool(self._graph.readers.get(name)) or self._graph.is_exposed(name)
 
@@ -284,15 +304,15 @@ class _Surgeon:
                 self._graph.nodes[slot.node].input[slot.index] = name
 
     def _narrow_recorded_shapes(self) -> None:
-        """Shapes of activations shrink; those of changed constants are dropped."""
+        """Shapes of activations shrink; those of what is made of changed constants are dropped."""
         recorded = self._model.graph.value_info
-        for info in [info for info in recorded if info.name in self._stale]:
-            recorded.remove(info)
+        for info in (info for info in recorded if info.name in self._stale):
+            info.type.tensor_type.ClearField("shape")
         for info in recorded:
             for axis, kept in self._left.get(info.name, {}).items():
                 dims = info.type.tensor_type.shape.dim
-                if axis < len(dims) and dims[axis].HasField("dim_value"):
-                    dims[axis].dim_value = int(kept.sum())
+                if axis < len(dims):
+                    _narrow(dims[axis], int(kept.sum()))
 
     # --- constants
 
@@ -312,10 +332,7 @@ class _Surgeon:
         if proto is None:
             _store_list(self._graph.producers[root], array)
         else:
-            fresh = onnx.numpy_helper.from_array(array, proto.name)
-            fresh.doc_string = proto.doc_string
-            fresh.metadata_props.extend(proto.metadata_props)
-            proto.CopyFrom(fresh)
+            _store_tensor(proto, array)
         self._record_shape(root, array.shape)
         self._stale.update(forms(self._graph, root))
 
@@ -324,7 +341,7 @@ class _Surgeon:
         for info in (*self._model.graph.input, *self._model.graph.value_info):
             if info.name == name:
                 for dim, size in zip(info.type.tensor_type.shape.dim, shape, strict=False):
-                    dim.dim_value = size
+                    _narrow(dim, size)
 
     def _store_new(self, base: str, array: Array) -> str:
         name = self._unique(base)
@@ -360,17 +377,37 @@ def _set_float(node: onnx.NodeProto, name: str, value: float) -> None:
             found.f = value
 
 
+def _narrow(dim: onnx.TensorShapeProto.Dimension, size: int) -> None:
+    """Correct a recorded size; a symbol stays one."""
+    if dim.HasField("dim_value"):
+        dim.dim_value = size
+
+
+def _store_tensor(proto: onnx.TensorProto, array: Array) -> None:
+    """Replace the elements of a tensor."""
+    for name in _ELEMENTS:
+        proto.ClearField(name)
+    fresh = onnx.numpy_helper.from_array(array)
+    fresh.ClearField("name")
+    proto.MergeFrom(fresh)
+
+
 def _store_list(node: onnx.NodeProto, array: Array) -> None:
     """Replace the value of a Constant node that holds a list or a number."""
     found = node.attribute[0]
-    value = array.tolist()
-    fresh = onnx.helper.make_attribute(found.name, value)
-    found.CopyFrom(fresh)
+    fresh = onnx.helper.make_attribute(found.name, array.tolist())
+    for name in ("ints", "floats"):
+        found.ClearField(name)
+    found.MergeFrom(fresh)
 
 
 def _names(graph: onnx.GraphProto) -> set[str]:
+    """Names that are taken; those in bodies too, which may not hide an outer one."""
     names = {info.name for info in (*graph.input, *graph.output)}
     names |= {tensor.name for tensor in graph.initializer}
+    names |= {tensor.values.name for tensor in graph.sparse_initializer}
     for node in graph.node:
         names |= {*node.input, *node.output, node.name}
+        for found in node.attribute:
+            names = names.union(*(_names(body) for body in (found.g, *found.graphs)))
     return names

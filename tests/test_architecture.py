@@ -42,7 +42,7 @@ RANKS = (
     "inspection comparison documents pipeline",
     # people
     "console options",
-    "demo",
+    "tree demo",
     "cli",
     "onnx_shapprune.__main__",
 )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .bench import Bench
     from .model_io import Model
     from .pipeline import Result
+    from .tree import Order
 
 _PATH = click.Path(path_type=Path)
 
@@ -46,27 +47,40 @@ def cli() -> None:
 @options.model
 @options.dims
 @options.exclude
+@click.option(
+    "--sort",
+    type=click.Choice(options.ORDERS),
+    default="graph",
+    show_default=True,
+    help="Groups in the order of the graph, or those first that cost the most.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @options.verbose
 def inspect(
-    model: Path, dims: dict[str, int], exclude: tuple[str, ...], as_json: bool, verbose: bool
+    model: Path,
+    dims: dict[str, int],
+    exclude: tuple[str, ...],
+    sort: Order,
+    as_json: bool,
+    verbose: bool,
 ) -> None:
     """Show what can be removed from MODEL, what it costs, and what stands in the way.
 
     \b
     onnx-shapprune inspect model.onnx
+    onnx-shapprune inspect model.onnx --sort cost -v
     onnx-shapprune inspect model.onnx --dim height=224 --dim width=224 --json
     """
-    from .console import show_inspection
     from .documents import dump
     from .inspection import inspect_model
     from .model_io import load_model
+    from .tree import show_inspection
 
     found = inspect_model(load_model(model), dims, exclude)
     if as_json:
         click.echo(dump(found.to_json()), nl=False)
     else:
-        show_inspection(found, sys.stdout, verbose=verbose)
+        show_inspection(found, sys.stdout, order=sort, verbose=verbose)
 
 
 @cli.command()

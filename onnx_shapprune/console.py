@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from .comparison import Comparison
-from .inspection import GroupInfo, Inspection
 from .report import Report
 from .types import Cost, Skipped
 
@@ -22,7 +21,9 @@ def console_for(stream: TextIO) -> Console:
     from rich.console import Console
 
     width = None if stream.isatty() else _PLAIN_WIDTH
-    return Console(file=stream, width=width, highlight=False, markup=False, soft_wrap=False)
+    return Console(
+        file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False
+    )
 
 
 def show_report(report: Report, stream: TextIO, *, verbose: bool = False) -> None:
@@ -58,34 +59,6 @@ def show_skipped(skipped: Sequence[Skipped], console: Console, *, verbose: bool)
         console.print(f"  … and {len(skipped) - len(shown)} more (--verbose)")
 
 
-def show_inspection(found: Inspection, stream: TextIO, *, verbose: bool = False) -> None:
-    """The model, its groups as a tree, and what stands in the way."""
-    console = console_for(stream)
-    macs = _number(found.cost.macs) if found.macs_known else "unknown (sizes are open: use --dim)"
-    console.print(f"sha256      {found.model_sha256}")
-    for spec in found.inputs:
-        console.print(f"input       {spec.name} {spec.dtype} {_shape(spec.shape)}")
-    for spec in found.outputs:
-        console.print(f"output      {spec.name} {spec.dtype} {_shape(spec.shape)}")
-    console.print(f"MACs        {macs}")
-    console.print(f"parameters  {_number(found.cost.parameters)}")
-    console.print(f"bytes       {_number(found.cost.bytes)}")
-    console.print(f"groups      {len(found.groups)} with {found.cost.channels} players")
-    for group in found.groups:
-        _show_group(group, console)
-    show_skipped(found.skipped, console, verbose=verbose)
-
-
-def _show_group(group: GroupInfo, console: Console) -> None:
-    macs = "" if group.macs is None else f"{_number(group.macs)} MACs, "
-    console.print(
-        f"├─ {group.name}: {group.players} players, up to {macs}"
-        f"{_number(group.parameters)} parameters"
-    )
-    for member in group.members:
-        console.print(f"│    {member}")
-
-
 def show_comparison(found: Comparison, stream: TextIO) -> None:
     """Two models side by side."""
     console = console_for(stream)
@@ -115,27 +88,24 @@ def _cost_rows(before: Cost, after: Cost) -> list[tuple[str, str, str, str]]:
 
 def _cost_row(title: str, before: int, after: int) -> tuple[str, str, str, str]:
     share = f"× {after / before:.3f}" if before else ""
-    return (title, _number(before), _number(after), share)
+    return (title, number(before), number(after), share)
 
 
 def _table(console: Console, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, title in enumerate(head):
-        right = number > 0 and title not in ("nodes",)
+    for column, title in enumerate(head):
+        right = column > 0 and title not in ("nodes",)
         table.add_column(title, justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)
 
 
-def _number(value: int) -> str:
+def number(value: int) -> str:
+    """A count with its thousands apart."""
     return f"{value:,}"
-
-
-def _shape(shape: Sequence[object]) -> str:
-    return "[" + ", ".join("?" if dim is None else str(dim) for dim in shape) + "]"
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:

@@ -11,7 +11,7 @@ import onnx
 
 from .passes.graph import Graph
 from .passes.shapes import static_size
-from .passes.stored import absorbed, leaf
+from .passes.stored import absorbed, leaf, roots
 from .types import Array, BoolArray, ChannelGroup, Cost, Cut, Shape, Slot
 
 Quantity = Literal["macs", "parameters", "bytes"]
@@ -107,6 +107,21 @@ class CostModel:
             size -= (full - left) * stored.itemsize
         channels = sum(int(kept[name].sum()) for name in self.groups)
         return Cost(round(macs), parameters, round(size), channels)
+
+    def macs_by_node(self) -> dict[str, int]:
+        """Multiply-accumulates of each node that has a kernel, nothing removed."""
+        found: dict[str, float] = {}
+        for slot in self._kernels():
+            name = self._graph.nodes[slot.node].input[slot.index]
+            size = static_size(self.shape(name) or ()) or 0
+            found[slot.node] = found.get(slot.node, 0.0) + self._uses(slot) * size
+        return {name: round(macs) for name, macs in found.items()}
+
+    def parameters_of(self, node: onnx.NodeProto) -> int:
+        """Stored numbers that a node reads, in any form; shared ones count for each reader."""
+        stored = {root for name in node.input if name for root in roots(self._graph, name)}
+        weights = [root for root in stored if self._elem_type(root) not in _NOT_WEIGHTS]
+        return sum(static_size(self._graph.constant_shape(root) or ()) or 0 for root in weights)
 
     # --- indexing
 

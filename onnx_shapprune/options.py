@@ -20,6 +20,7 @@ ESTIMATORS = ("permutation", "exact", "leave-one-out", "random", "l1")
 METRICS = ("auto", "kl", "error", "match", "accuracy", "cross-entropy")
 QUANTITIES = ("macs", "parameters", "bytes")
 ABSENT = ("mean", "zero")
+ORDERS = ("graph", "cost")
 
 
 def parse_dims(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:

@@ -124,8 +124,9 @@ class Graph:
     def captured(self) -> frozenset[str]:
         """Names that are read from outside of the scope they are made in, constants aside."""
         hidden = (n for owner in self.nodes.values() for n in self._hidden_reads(owner))
+        trained = _trained(self.model)
         read = (name for name, slots in self.readers.items() if self._crosses(name, slots))
-        return frozenset((*hidden, *read))
+        return frozenset((*hidden, *trained, *read))
 
     def _hidden_reads(self, owner: onnx.NodeProto) -> Iterator[str]:
         """Names that bodies read which are not indexed."""
@@ -280,10 +281,22 @@ def bodies(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
 def body_names(node: onnx.NodeProto) -> Iterator[str]:
     """Names that the bodies of an If, Loop or Scan read, those made inside included."""
     for _, body in bodies(node):
-        yield from (output.name for output in body.output)
-        for inner in body.node:
-            yield from inner.input
-            yield from body_names(inner)
+        yield from _read_names(body)
+
+
+def _read_names(body: onnx.GraphProto) -> Iterator[str]:
+    yield from (output.name for output in body.output)
+    for inner in body.node:
+        yield from inner.input
+        yield from body_names(inner)
+
+
+def _trained(model: onnx.ModelProto) -> Iterator[str]:
+    """Names that the steps of a training read or set."""
+    for info in model.training_info:
+        for body in (info.initialization, info.algorithm):
+            yield from _read_names(body)
+        yield from (pair.key for pair in (*info.initialization_binding, *info.update_binding))
 
 
 def _mixed_up(graph: onnx.GraphProto) -> dict[str, str]:

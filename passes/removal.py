@@ -32,6 +32,16 @@ from .stored import forms
 
 _BIAS = 2
 """Input of a Conv or Gemm."""
+_ELEMENTS = (
+    "dims",
+    "raw_data",
+    "float_data",
+    "int32_data",
+    "int64_data",
+    "double_data",
+    "uint64_data",
+)
+"""Fields of a tensor that hold its size and its elements."""
 
 
 @dataclass(eq=False)
@@ -194,14 +204,8 @@ class _Surgeon:
         for ident in matmuls:
             self._append_bias(ident)
         self._narrow_recorded_shapes()
-        self._drop_dead()
+        self._bury()
         return folded_back(self._model, self._flat, self._source)
-
-    def _drop_dead(self) -> None:
-        dead = set(self._dead)
-        for body in self._graph.bodies.values():
-            for node in [node for node in body.node if node_id(node) in dead]:
-                body.node.remove(node)
 
     def _fold_into_bias(self, ident: str) -> bool:
         """Add a shift to the bias of a Conv or Gemm; False where there is no place for one."""
@@ -283,9 +287,18 @@ class _Surgeon:
                 slots = self._graph.readers[source]
                 slots[:] = [slot for slot in slots if slot.node != node_id(maker)]
         self._dead.append(node_id(maker))
-        self._stale.update(maker.output)
         for source in maker.input:
             self._drop_unread(source)
+
+    def _bury(self) -> None:
+        """Take dead nodes out, with what is recorded of their outputs."""
+        dead = {ident: self._graph.nodes[ident] for ident in self._dead}
+        gone = {name for node in dead.values() for name in node.output}
+        for body in self._graph.bodies.values():
+            for node in [node for node in body.node if node_id(node) in dead]:
+                body.node.remove(node)
+            for info in [info for info in body.value_info if info.name in gone]:
+                body.value_info.remove(info)
 
     def _is_read(self, name: str) -> bool:
         return bool(self._graph.readers.get(name)) or self._graph.is_exposed(name)
@@ -325,18 +338,19 @@ class _Surgeon:
     def _narrow_recorded_shapes(self) -> None:
         """Shapes of activations shrink; those of changed constants and sequences are dropped."""
         for body in self._graph.bodies.values():
-            self._narrow(body.value_info)
+            self._narrow_recorded(body.value_info)
 
-    def _narrow(self, recorded: Any) -> None:
-        sequences = {i.name for i in recorded if i.type.HasField("sequence_type")}
-        stale = self._stale | (sequences & self._left.keys())
-        for info in [info for info in recorded if info.name in stale]:
-            recorded.remove(info)
+    def _narrow_recorded(self, recorded: Any) -> None:
+        for info in (info for info in recorded if info.name in self._stale):
+            info.type.tensor_type.ClearField("shape")
+        cut = (info for info in recorded if info.name in self._left)
+        for info in (info for info in cut if info.type.HasField("sequence_type")):
+            info.type.sequence_type.elem_type.tensor_type.ClearField("shape")
         for info in recorded:
             for axis, kept in self._left.get(info.name, {}).items():
                 dims = info.type.tensor_type.shape.dim
-                if axis < len(dims) and dims[axis].HasField("dim_value"):
-                    dims[axis].dim_value = int(kept.sum())
+                if axis < len(dims):
+                    _narrow(dims[axis], int(kept.sum()))
 
     # --- constants
 
@@ -356,10 +370,7 @@ class _Surgeon:
         if proto is None:
             _store_list(self._graph.producers[root], array)
         else:
-            fresh = onnx.numpy_helper.from_array(array, proto.name)
-            fresh.doc_string = proto.doc_string
-            fresh.metadata_props.extend(proto.metadata_props)
-            proto.CopyFrom(fresh)
+            _store_tensor(proto, array)
         self._record_shape(root, array.shape)
         self._stale.update(forms(self._graph, root))
 
@@ -369,7 +380,7 @@ class _Surgeon:
         for info in (i for body in bodies for i in (*body.input, *body.value_info)):
             if info.name == name:
                 for dim, size in zip(info.type.tensor_type.shape.dim, shape, strict=False):
-                    dim.dim_value = size
+                    _narrow(dim, size)
 
     def _store_new(self, base: str, array: Array) -> str:
         name = self._unique(base)
@@ -405,18 +416,35 @@ def _set_float(node: onnx.NodeProto, name: str, value: float) -> None:
             found.f = value
 
 
+def _narrow(dim: onnx.TensorShapeProto.Dimension, size: int) -> None:
+    """Correct a recorded size; a symbol stays one."""
+    if dim.HasField("dim_value"):
+        dim.dim_value = size
+
+
+def _store_tensor(proto: onnx.TensorProto, array: Array) -> None:
+    """Replace the elements of a tensor."""
+    for name in _ELEMENTS:
+        proto.ClearField(name)
+    fresh = onnx.numpy_helper.from_array(array)
+    fresh.ClearField("name")
+    proto.MergeFrom(fresh)
+
+
 def _store_list(node: onnx.NodeProto, array: Array) -> None:
     """Replace the value of a Constant node that holds a list or a number."""
     found = node.attribute[0]
-    value = array.tolist()
-    fresh = onnx.helper.make_attribute(found.name, value)
-    found.CopyFrom(fresh)
+    fresh = onnx.helper.make_attribute(found.name, array.tolist())
+    for name in ("ints", "floats"):
+        found.ClearField(name)
+    found.MergeFrom(fresh)
 
 
 def _names(graph: onnx.GraphProto) -> set[str]:
     """All names that are taken, those in bodies included."""
     names = {info.name for info in (*graph.input, *graph.output)}
     names |= {tensor.name for tensor in graph.initializer}
+    names |= {tensor.values.name for tensor in graph.sparse_initializer}
     for node in graph.node:
         names |= {*node.input, *node.output, node.name}
         for _, body in bodies(node):

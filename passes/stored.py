@@ -72,6 +72,16 @@ def forms(graph: Graph, root: str) -> Iterator[str]:
             yield from forms(graph, name)
 
 
+def roots(graph: Graph, tensor: str) -> Iterator[str]:
+    """Where all the constants are stored that a stored tensor is made of."""
+    root = graph.constant_root(tensor)
+    if root is not None:
+        yield root
+    elif is_stored(graph, tensor):
+        for name in filter(None, graph.producers[tensor].input):
+            yield from roots(graph, name)
+
+
 def former(graph: Graph, tensor: str) -> onnx.NodeProto | None:
     """The node that gives a constant another form."""
     maker = graph.producers.get(tensor)

@@ -43,7 +43,7 @@ RANKS = (
     "inspection comparison documents pipeline",
     # people
     "console options",
-    "demo",
+    "tree demo",
     "cli",
     "onnx_shapprune.__main__",
 )

@@ -31,7 +31,9 @@ from onnx_shapprune.errors import ModelError, TargetUnreachable
 from onnx_shapprune.pipeline import open_bench, prune
 from onnx_shapprune.runtime import Session
 from onnx_shapprune.scoring import Scoring
+from onnx_shapprune.tree import Order
 from onnx_shapprune.types import Cost
+from zoo import ZOO
 
 ESCAPE = "\x1b"
 CUT = ("--data", "data.npz", "--keep", "0.5", "--estimator", "l1")
@@ -140,8 +142,9 @@ def test_console_command_is_installed() -> None:
         (options.METRICS, metrics.NAMES),
         (options.QUANTITIES, get_args(Quantity)),
         (options.ABSENT, bench.ABSENT),
+        (options.ORDERS, get_args(Order)),
     ],
-    ids=["estimators", "metrics", "quantities", "absent"],
+    ids=["estimators", "metrics", "quantities", "absent", "orders"],
 )
 def test_choices_are_those_of_their_owners(
     choices: tuple[str, ...], owned: tuple[str, ...]
@@ -157,6 +160,18 @@ def test_inspect_shows_groups_and_what_stands_in_the_way() -> None:
     for words in ("conv1: 6 players", "conv2: 8 players", "MACs", "the model's output 'y'"):
         assert words in result.stdout
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize(("sort", "first"), [("graph", "Conv_0"), ("cost", "Conv_10")])
+def test_inspect_sorts_groups(sort: str, first: str) -> None:
+    onnx.save(ZOO["dense"].build(), "dense.onnx")
+    shown = done("inspect", "dense.onnx", "--sort", sort).stdout
+    assert re.findall(r"─ (\w+): \d+ players", shown)[0] == first
+
+
+def test_inspect_sorts_groups_of_open_sizes_by_parameters() -> None:
+    shown = done("inspect", "open.onnx", "--sort", "cost").stdout
+    assert re.findall(r"─ (\w+): \d+ players", shown) == ["conv1", "conv2"]
 
 
 def test_inspect_json_is_all_there_is_on_stdout() -> None:
@@ -450,8 +465,8 @@ def test_verbose_lists_all_that_was_left_alone() -> None:
     many = [word for i in range(14) for word in ("--exclude", f"conv{1 + i % 2}{'*' * (i // 2)}")]
     few = done("inspect", "net.onnx", *many).stdout
     everything = done("inspect", "net.onnx", *many, "--verbose").stdout
-    assert "more (--verbose)" in few
-    assert "more (--verbose)" not in everything
+    assert "more (-v shows all)" in few
+    assert "more (-v shows all)" not in everything
     assert len(everything.splitlines()) > len(few.splitlines())
 
 

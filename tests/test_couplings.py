@@ -229,6 +229,19 @@ def kernel_is_captured() -> Model:
     return b.build(b.add("Add", b.head(x, (8, 3)), total))
 
 
+@odd(4)
+def kernel_is_trained() -> Model:
+    """A training step in the same file sets the first kernel, and reads the last bias."""
+    b, _, x = started()
+    model = b.build(b.head(b.relu(b.conv(x, (8, 4))), (4, 3)))
+    step = helper.make_node("Neg", ["c0"], ["next"])
+    training = model.training_info.add()
+    training.algorithm.CopyFrom(helper.make_graph([step], "step", [], []))
+    training.update_binding.add(key="c0", value="next")
+    training.initialization_binding.add(key="c3", value="c5")
+    return model
+
+
 @odd(8)
 def constant_is_an_output() -> Model:
     b, _, x = started()

@@ -222,6 +222,22 @@ def test_new_names_avoid_those_that_are_taken() -> None:
     assert len(names) == len(set(names))
 
 
+def test_new_names_avoid_those_in_bodies() -> None:
+    model = ZOO["shared_vectors"].build()
+    end = model.graph.output[0]
+    inner = helper.make_node("Identity", [end.name], ["c1_1"])
+    body = helper.make_graph([inner], "body", [], [helper.make_empty_tensor_value_info("c1_1")])
+    body.output[0].type.CopyFrom(end.type)
+    model.graph.initializer.append(numpy_helper.from_array(np.bool_(True), "yes"))
+    choose = helper.make_node("If", ["yes"], ["chosen"], then_branch=body, else_branch=body)
+    model.graph.node.append(choose)
+    end.name = "chosen"
+    onnx.checker.check_model(model, full_check=True)
+    pruned = cut(model, 1, 0, 3)
+    assert "c1_1" not in stored(pruned)
+    onnx.checker.check_model(pruned, full_check=True)
+
+
 # --- means, folded into biases ----------------------------------------------------------
 
 FOLDS: dict[str, Callable[[Builder, str], str]] = {}

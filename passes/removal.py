@@ -284,15 +284,18 @@ class _Surgeon:
                 self._graph.nodes[slot.node].input[slot.index] = name
 
     def _narrow_recorded_shapes(self) -> None:
-        """Shapes of activations shrink; those of changed constants are dropped."""
+        """Shapes of activations shrink; those of changed constants and sequences are dropped."""
         recorded = self._model.graph.value_info
-        for info in [info for info in recorded if info.name in self._stale]:
+        for info in [info for info in recorded if self._is_stale(info)]:
             recorded.remove(info)
         for info in recorded:
             for axis, kept in self._left.get(info.name, {}).items():
                 dims = info.type.tensor_type.shape.dim
                 if axis < len(dims) and dims[axis].HasField("dim_value"):
                     dims[axis].dim_value = int(kept.sum())
+
+    def _is_stale(self, info: onnx.ValueInfoProto) -> bool:
+        return info.name in self._stale or info.type.HasField("sequence_type")
 
     # --- constants
 

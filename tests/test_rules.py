@@ -84,7 +84,7 @@ UNARY = [
     *("Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf"),
     *("IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round", "Selu", "Shrink"),
     *("Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Tan", "Tanh"),
-    "ThresholdedRelu",
+    *("ThresholdedRelu", "com.microsoft.Gelu", "com.microsoft.QuickGelu"),
 ]
 BINARY = [
     *("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "PRelu"),
@@ -105,11 +105,17 @@ def truth(b: Builder, y: str) -> str:
     return b.store(onnx.numpy_helper.to_array(stored) > 1)
 
 
+def add(b: Builder, op: str, *inputs: str, **settings: object) -> str:
+    """A node of an operator that may be named with its domain."""
+    domain, _, name = op.rpartition(".")
+    return b.add(name, *inputs, domain=domain, **settings)
+
+
 def unary_step(op: str) -> Step:
     """The operator behind whatever makes its domain."""
 
     def step(b: Builder, x: str) -> str:
-        return as_float(b, op, b.add(op, b.add(DOMAINS.get(op, "Identity"), x)))
+        return as_float(b, op, add(b, op, b.add(DOMAINS.get(op, "Identity"), x)))
 
     return step
 
@@ -131,6 +137,7 @@ def binary_step(op: str, second: Step, *, swapped: bool = False) -> Step:
 
 for _op in UNARY:
     CASES[_op] = Case(unary_step(_op))
+CASES["Swish"] = Case(unary_step("Swish"), opset=24)
 for _op in BINARY:
     CASES[f"{_op} with a constant per channel"] = Case(
         binary_step(_op, lambda b, x: b.uniform(CHANNELS, 1, 1))
@@ -202,6 +209,13 @@ def _(b: Builder, x: str) -> str:
 @case("Cast")
 def _(b: Builder, x: str) -> str:
     return b.add("Cast", b.add("Cast", x, to=TensorProto.DOUBLE), to=TensorProto.FLOAT)
+
+
+@case("CastLike", opset=19)
+def _(b: Builder, x: str) -> str:
+    """From one operand of a sum to the type of the other, as one exporter writes numbers."""
+    half = b.add("CastLike", b.store(np.int64(2)), x)
+    return b.add("Mul", b.add("CastLike", b.add("Cast", x, to=TensorProto.DOUBLE), half), half)
 
 
 @case("Clip")
@@ -1026,6 +1040,249 @@ def _(b: Builder, x: str) -> str:
     return b.add("DequantizeLinear", y, scale, zero)
 
 
+# --- more ways to sum, and to pick ---------------------------------------------------------
+
+
+@case("DeformConv", opset=19)
+def _(b: Builder, x: str) -> str:
+    offsets, mask = b.conv(x, (CHANNELS, 18)), b.add("Sigmoid", b.conv(x, (CHANNELS, 9)))
+    kernel = b.kernel((CHANNELS, CHANNELS))
+    return b.add("DeformConv", x, kernel, offsets, b.normal(CHANNELS), mask, pads=[1] * 4)
+
+
+@case("DeformConv of a constant", opset=19)
+def _(b: Builder, x: str) -> str:
+    picture, kernel = b.normal(2, 3, SIZE, SIZE), b.kernel((3, CHANNELS), 1)
+    offsets = b.add("Relu", b.conv(picture, (3, 2)))
+    return b.add("Add", x, b.add("DeformConv", picture, kernel, offsets))
+
+
+@case("Einsum over the channels", width=SIZE)
+def _(b: Builder, x: str) -> str:
+    gate = b.add("ReduceMean", x, b.store([2, 3]), keepdims=0)
+    y = b.add("Einsum", x, gate, equation="nchw,nc->nhw")
+    return b.add("ReduceMean", y, b.store([1]), keepdims=0)
+
+
+@case("Einsum beside the channels")
+def _(b: Builder, x: str) -> str:
+    """As in a graph convolution: a stored matrix between the vertices."""
+    y = b.add("Reshape", x, b.store([2, 2, 3, SIZE, SIZE]))
+    y = b.add("Einsum", y, b.normal(2, SIZE, SIZE), equation="nkctv, kvw -> nkctw")
+    return b.add("Reshape", y, b.store([2, CHANNELS, SIZE, SIZE]))
+
+
+@case("Einsum with constants per channel")
+def _(b: Builder, x: str) -> str:
+    y = b.add("Einsum", b.normal(CHANNELS), x, b.normal(1, SIZE), equation="c,nchw,ch->nhwc")
+    return b.add("Transpose", y, perm=[0, 3, 1, 2])
+
+
+@case("Col2Im", channels=3)
+def _(b: Builder, x: str) -> str:
+    y = b.add("Reshape", b.conv(x, (CHANNELS, 12)), b.store([2, 12, SIZE * SIZE]))
+    return b.add("Col2Im", y, b.store([8, 8]), b.store([2, 2]), strides=[2, 2])
+
+
+def taken(b: Builder, sequence: str, count: int) -> list[str]:
+    """All tensors of a sequence."""
+    return [b.add("SequenceAt", sequence, b.store(np.int64(k))) for k in range(count)]
+
+
+@case("SplitToSequence and SequenceAt by stored sizes")
+def _(b: Builder, x: str) -> str:
+    return rejoined(b, taken(b, b.add("SplitToSequence", x, b.store([1, 2, 3]), axis=1), 3))
+
+
+@case("SplitToSequence in parts of one size")
+def _(b: Builder, x: str) -> str:
+    return rejoined(b, taken(b, b.add("SplitToSequence", x, b.store(np.int64(3)), axis=1), 2))
+
+
+@case("SplitToSequence of another axis")
+def _(b: Builder, x: str) -> str:
+    parts = taken(b, b.add("SplitToSequence", x, b.store(np.int64(3)), axis=2), 2)
+    return b.add("Concat", *parts[::-1], axis=2)
+
+
+@case("SequenceAt counted from the end", channels=4)
+def _(b: Builder, x: str) -> str:
+    parts = b.add("SplitToSequence", x, b.store([2, 4]), axis=1)
+    return b.add("SequenceAt", parts, b.store(np.int64(-1)))
+
+
+@case("GatherND of channels", channels=3)
+def _(b: Builder, x: str) -> str:
+    """As an exporter writes a list of indices."""
+    y = b.add("Transpose", x, perm=[1, 0, 2, 3])
+    y = b.add("GatherND", y, b.store([[4], [0], [-1]]))
+    return b.add("Transpose", y, perm=[1, 0, 2, 3])
+
+
+@case("GatherND in front of the channels", width=CHANNELS)
+def _(b: Builder, x: str) -> str:
+    y = b.add("Transpose", x, perm=[0, 2, 3, 1])
+    return b.add("GatherND", y, b.store([[1, 2], [0, 3]]), batch_dims=1)
+
+
+@case("Mod of sizes")
+def _(b: Builder, x: str) -> str:
+    """The bounds of a roll along the picture, computed from its size."""
+    height = b.add("Gather", b.add("Shape", x), b.store([2]), axis=0)
+    bound = b.add("Mod", b.store([1]), height)
+    parts = (b.store([0]), bound), (bound, b.store([99]))
+    return b.add("Concat", *(b.add("Slice", x, *p, b.store([2])) for p in parts[::-1]), axis=2)
+
+
+@case("Mod of a width")
+def _(b: Builder, x: str) -> str:
+    """The bounds of a roll along the channels."""
+    width = b.add("Gather", b.add("Shape", x), b.store([1]), axis=0)
+    bound = b.add("Mod", b.store([-2]), width)
+    parts = (b.store([0]), bound), (bound, b.store([99]))
+    return rejoined(b, [b.add("Slice", x, *p, b.store([1])) for p in parts])
+
+
+@case("ConstantOfShape as wide as the channels")
+def _(b: Builder, x: str) -> str:
+    half = numpy_helper.from_array(np.float32([0.5]))
+    return b.add("Max", x, b.add("ConstantOfShape", b.add("Shape", x), value=half))
+
+
+@case("Expand of a number to the shape of another", channels=2 * CHANNELS)
+def _(b: Builder, x: str) -> str:
+    ones = b.add("Expand", b.store(np.float32(1)), b.add("Shape", x))
+    return b.add("Concat", x, ones, axis=1)
+
+
+@case("Expand of a norm to the shape of another")
+def _(b: Builder, x: str) -> str:
+    norm = b.add("Exp", b.normal(2, 1, SIZE, 1))
+    return b.add("Div", x, b.add("Expand", norm, b.add("Shape", x)))
+
+
+@case("Expand of what has no channels")
+def _(b: Builder, x: str) -> str:
+    """Its shape stays what it was."""
+    y = b.add("Expand", b.normal(CHANNELS, 1, 1), b.add("Shape", x))
+    return b.add("Mul", x, b.add("ReduceMean", y, keepdims=0))
+
+
+# --- ONNX Runtime's own -------------------------------------------------------------------
+
+
+for _op in ("BiasGelu", "FastGelu"):
+    CASES[f"com.microsoft.{_op}"] = Case(
+        lambda b, x, op=f"com.microsoft.{_op}": b.add(
+            "Transpose",
+            add(b, op, b.add("Transpose", x, perm=[0, 2, 3, 1]), b.normal(CHANNELS)),
+            perm=[0, 3, 1, 2],
+        )
+    )
+
+
+@case("com.microsoft.FusedConv")
+def _(b: Builder, x: str) -> str:
+    kernel, bias = b.kernel((CHANNELS, CHANNELS), 1), b.normal(CHANNELS)
+    return add(b, "com.microsoft.FusedConv", x, kernel, bias, activation="Relu")
+
+
+@case("com.microsoft.FusedConv with a sum")
+def _(b: Builder, x: str) -> str:
+    inputs = b.normal(2, 3, SIZE, SIZE), b.kernel((3, CHANNELS), 1), b.normal(CHANNELS), x
+    return add(b, "com.microsoft.FusedConv", *inputs, activation="Relu")
+
+
+@case("com.microsoft.FusedGemm", width=5)
+def _(b: Builder, x: str) -> str:
+    rows = b.add("Flatten", b.add("GlobalMaxPool", x))
+    weights = b.normal(CHANNELS, 5), b.normal(5)
+    return add(b, "com.microsoft.FusedGemm", rows, *weights, activation="Relu")
+
+
+@case("com.microsoft.QuantizeLinear and com.microsoft.DequantizeLinear")
+def _(b: Builder, x: str) -> str:
+    scale, zero = b.uniform(CHANNELS), b.store(np.full(CHANNELS, 2**15, np.uint16))
+    y = add(b, "com.microsoft.QuantizeLinear", x, scale, zero, axis=1)
+    return add(b, "com.microsoft.DequantizeLinear", y, scale, zero, axis=1)
+
+
+def result_type(b: Builder) -> tuple[str, str]:
+    """Scale and zero point of a result."""
+    return b.store(np.float32(0.03)), b.store(np.uint8(120))
+
+
+def quantised_step(op: str, count: int, **settings: object) -> Step:
+    """A quantised operator on ``count`` tensors, and back to floats."""
+
+    def step(b: Builder, x: str) -> str:
+        branches = [b.add(each, x) for each in ("Relu", "Tanh")[:count]]
+        operands = [name for y in branches for name in quantise(b, y)]
+        y = add(b, f"com.microsoft.{op}", *operands, *result_type(b), **settings)
+        return b.add("DequantizeLinear", y, *result_type(b))
+
+    return step
+
+
+QUANTISED = {
+    "QLinearAdd": quantised_step("QLinearAdd", 2),
+    "QLinearMul": quantised_step("QLinearMul", 2),
+    "QLinearLeakyRelu": quantised_step("QLinearLeakyRelu", 1, alpha=0.1),
+    "QLinearSigmoid": quantised_step("QLinearSigmoid", 1),
+    "QLinearSoftmax of rows": quantised_step("QLinearSoftmax", 1, axis=-1, opset=13),
+    "QLinearSoftmax of rows and columns": quantised_step("QLinearSoftmax", 1, axis=2, opset=12),
+    "QLinearGlobalAveragePool": quantised_step("QLinearGlobalAveragePool", 1, channels_last=0),
+    "QLinearAveragePool": quantised_step("QLinearAveragePool", 1, kernel_shape=[2, 2]),
+}
+for _name, _step in QUANTISED.items():
+    CASES[f"com.microsoft.{_name}"] = Case(_step)
+
+
+@case("com.microsoft.QLinearAveragePool with the channels last")
+def _(b: Builder, x: str) -> str:
+    step = quantised_step("QLinearAveragePool", 1, kernel_shape=[2, 2], channels_last=1)
+    return b.add("Transpose", step(b, b.add("Transpose", x, perm=[0, 2, 3, 1])), perm=[0, 3, 1, 2])
+
+
+@case("com.microsoft.QLinearMul with a constant per channel")
+def _(b: Builder, x: str) -> str:
+    stored = b.store(b.rng.integers(0, 255, (CHANNELS, 1, 1)).astype(np.uint8)), *result_type(b)
+    y = add(b, "com.microsoft.QLinearMul", *stored, *quantise(b, x), *result_type(b))
+    return b.add("DequantizeLinear", y, *result_type(b))
+
+
+@case("com.microsoft.QLinearWhere")
+def _(b: Builder, x: str) -> str:
+    positive = b.add("Greater", x, b.store(np.float32(0)))
+    other = quantise(b, b.add("Neg", x))
+    y = add(b, "com.microsoft.QLinearWhere", positive, *quantise(b, x), *other, *result_type(b))
+    return b.add("DequantizeLinear", y, *result_type(b))
+
+
+@case("com.microsoft.QLinearConcat along the channels", channels=2 * CHANNELS)
+def _(b: Builder, x: str) -> str:
+    operands = *quantise(b, x), *quantise(b, b.add("Tanh", x))
+    y = add(b, "com.microsoft.QLinearConcat", *result_type(b), *operands, axis=1)
+    return b.add("DequantizeLinear", y, *result_type(b))
+
+
+@case("com.microsoft.QLinearConcat beside the channels")
+def _(b: Builder, x: str) -> str:
+    operands = *quantise(b, x), *quantise(b, b.add("Tanh", x))
+    y = add(b, "com.microsoft.QLinearConcat", *result_type(b), *operands, axis=3)
+    return b.add("DequantizeLinear", y, *result_type(b))
+
+
+@case("com.microsoft.QGemm", width=CHANNELS)
+def _(b: Builder, x: str) -> str:
+    columns = quantised(b, CHANNELS, CHANNELS), b.uniform(CHANNELS), quantised(b, CHANNELS)
+    bias = b.store(b.rng.integers(-100, 100, CHANNELS).astype(np.int32))
+    scale, zero = b.store(np.float32(3)), b.store(np.uint8(128))
+    operands = *quantise(b, rows_of(b, x)), *columns, bias, scale, zero
+    y = add(b, "com.microsoft.QGemm", *operands)
+    return b.add("DequantizeLinear", y, scale, zero)
+
+
 # --- the check -------------------------------------------------------------------------
 
 
@@ -1173,9 +1430,9 @@ refuse_step(
 )
 refuse_step(
     "another domain",
-    "Gelu",
+    "Inverse",
     "no rule for operators of domain 'com.microsoft'",
-    lambda b, x: b.add("Gelu", x, domain="com.microsoft"),
+    lambda b, x: b.add("Inverse", x, domain="com.microsoft"),
 )
 refuse_step(
     "output", "Relu", "its channels are the model's output 't1'", lambda b, x: b.add("Relu", x)
@@ -1333,6 +1590,17 @@ refuse_step(
     lambda b, x: b.add("LayerNormalization", x, b.uniform(SIZE, SIZE), axis=1),
 )
 refuse_step(
+    "instances of all channels",
+    "InstanceNormalization",
+    "its statistics run over the channels",
+    lambda b, x: b.add(
+        "InstanceNormalization",
+        b.add("Reshape", x, b.store([0, 1, -1])),
+        b.uniform(1),
+        b.normal(1),
+    ),
+)
+refuse_step(
     "mean and variance over the channels",
     "MeanVarianceNormalization",
     "its statistics run over the channels",
@@ -1387,6 +1655,24 @@ refuse_step(
     "Pad",
     "it cuts channels off",
     lambda b, x: b.add("Pad", x, b.store([0, -1, 0, 0, 0, 0, 0, 0])),
+)
+refuse_step(
+    "offsets from channels",
+    "DeformConv",
+    "channels choose the places where it samples",
+    lambda b, x: b.add(
+        "DeformConv", b.input(2, 3, SIZE, SIZE, name="z"), b.kernel((3, 4), 1), b.conv(x, (6, 2))
+    ),
+    19,
+)
+refuse_step(
+    "offsets for groups",
+    "DeformConv",
+    "groups of its channels have offsets of their own",
+    lambda b, x: b.add(
+        "DeformConv", x, b.kernel((6, 4), 1), b.normal(2, 4, SIZE, SIZE), offset_group=2
+    ),
+    19,
 )
 refuse_step(
     "places from channels",
@@ -1452,6 +1738,45 @@ refuse_step(
     lambda b, x: b.add("Tile", x, _list(b, x, 4)),
 )
 refuse_step(
+    "single slices in a sequence",
+    "SplitToSequence",
+    "it splits off every position by itself",
+    lambda b, x: b.add("SequenceAt", b.add("SplitToSequence", x, axis=1), b.store(np.int64(0))),
+)
+refuse_step(
+    "last part of a sequence",
+    "SplitToSequence",
+    "the last part of its 6 channels is smaller than the others",
+    lambda b, x: b.add(
+        "SequenceAt",
+        b.add("SplitToSequence", x, b.store(np.int64(4)), axis=1),
+        b.store(np.int64(0)),
+    ),
+)
+refuse_step(
+    "computed place in a sequence",
+    "SequenceAt",
+    "it picks a tensor by a computed number",
+    lambda b, x: b.add(
+        "SequenceAt", b.add("SplitToSequence", x, b.store([2, 4]), axis=1), _place(b, x)
+    ),
+)
+refuse_step(
+    "channels and rows at once",
+    "GatherND",
+    "it picks along the channels and another axis at once",
+    lambda b, x: b.add("GatherND", x, b.store([[0, 1, 2], [1, 5, 3]])),
+)
+refuse_step(
+    "blocks of a computed size",
+    "Col2Im",
+    "the size of its blocks is computed at run time",
+    lambda b, x: b.add(
+        "Col2Im", b.add("Reshape", x, b.store([2, CHANNELS, 16])), b.store([4, 8]), _list(b, x, 2)
+    ),
+    18,
+)
+refuse_step(
     "mixed by a Reshape",
     "Reshape",
     "it mixes the channels: ['N', 6, 4, 4] to [3, 64]",
@@ -1495,6 +1820,18 @@ refuse_step(
     lambda b, x: b.add("MatMul", b.add("Transpose", x, perm=[0, 2, 3, 1]), b.input(6, 5, name="z")),
 )
 refuse_step(
+    "letters without a result",
+    "Einsum",
+    "its equation has no result, dots, or a letter twice in one term",
+    lambda b, x: b.add("Einsum", x, x, equation="nchw,nchw"),
+)
+refuse_step(
+    "letters of two axes",
+    "Einsum",
+    "its inputs have their channels along different axes",
+    lambda b, x: b.add("Einsum", x, x, equation="nchw,ndhw->ncd"),
+)
+refuse_step(
     "states from channels",
     "GRU",
     "only its first input may carry channels",
@@ -1510,6 +1847,24 @@ refuse_step(
     "Mul",
     "computes with the number of channels",
     lambda b, x: b.add("Mul", _width(b, x), b.add("Shape", b.input("Q", name="z"))),
+)
+refuse_step(
+    "shape for a tensor without channels",
+    "Reshape",
+    "a tensor without channels takes its shape from their number",
+    lambda b, x: b.add("Reshape", b.input(2, CHANNELS, SIZE**2, name="z"), b.add("Shape", x)),
+)
+refuse_step(
+    "constant of a product of sizes",
+    "ConstantOfShape",
+    "makes a constant of a computed shape",
+    lambda b, x: b.add("ConstantOfShape", b.add("Concat", *[_width(b, x)] * 2, axis=0)),
+)
+refuse_step(
+    "remainder in another way",
+    "Mod",
+    "takes remainders with the sign of the dividend",
+    lambda b, x: b.add("Mod", _width(b, x), b.store([4]), fmod=1),
 )
 refuse_step(
     "choice by the width",
@@ -1661,7 +2016,7 @@ def open_size() -> Model:
 @refusal("Flatten", "the rank of its input 't3' is not known")
 def open_rank() -> Model:
     b, x = start()
-    x = b.relu(b.add("Gelu", x, domain="com.microsoft"))
+    x = b.relu(b.add("Inverse", x, domain="com.microsoft"))
     kernel = b.normal(5, CHANNELS, 1, 1)
     return b.build(b.gemm(b.add("Flatten", b.add("Conv", x, kernel)), (80, 3)))
 
@@ -1724,7 +2079,6 @@ UNREACHABLE = {
     "the rank of its output is not known": "ONNX infers the rank of every Reshape's output",
     "its shape does not fit its output": "shape inference would contradict itself",
     "its constant is reshaped by '' in a way not followed": "a zero copies the same axis",
-    "shape arithmetic on something that is no list of sizes": "needs an invalid model",
 }
 
 

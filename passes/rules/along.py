@@ -33,10 +33,10 @@ def _all_axes(site: Site, rank: int) -> range:
     return range(0) if site.attribute("noop_with_empty_axes", 0) else range(rank)
 
 
-@rule("Softmax", "LogSoftmax", "Hardmax")
+@rule("Softmax", "LogSoftmax", "Hardmax", "com.microsoft.QLinearSoftmax")
 def softmax(site: Site) -> None:
     """Shares along another axis."""
-    coarse = site.opset < _COARSE_BEFORE
+    coarse = int(site.attribute("opset", site.opset)) < _COARSE_BEFORE
     first = _axis(site, 1 if coarse else -1)
     _pass_beside(site, range(first, len(site.shape(0))) if coarse else [first])
 

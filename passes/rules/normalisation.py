@@ -23,6 +23,8 @@ def batch_normalization(site: Site) -> None:
 @rule("InstanceNormalization")
 def instance_normalization(site: Site) -> None:
     """Scale and bias shrink; the statistics are each channel's own."""
+    if site.only_track().axis > 1:
+        raise Refused("its statistics run over the channels")
     _per_channel(site, range(1, 3))
 
 

@@ -21,6 +21,7 @@ _ARITHMETIC: dict[str, Callable[..., float]] = {
     "Min": min,
     "Max": max,
     "Equal": lambda a, b: a == b,
+    "Mod": lambda a, b: a % b,
     "Neg": lambda a: -a,
     "Floor": np.floor,
     "Ceil": np.ceil,
@@ -117,6 +118,8 @@ def _whole(number: Number) -> Number:
 @number_rule(*_ARITHMETIC)
 def arithmetic(site: Site) -> None:
     """Numbers from numbers; one that is made from a width changes with it."""
+    if site.attribute("fmod", 0):
+        raise Refused("takes remainders with the sign of the dividend")
     operands = [_entries(site, index) for index in site.inputs]
     count = max(len(entries) for entries in operands)
     columns = zip(*(_repeated(entries, count) for entries in operands), strict=True)
@@ -142,14 +145,43 @@ def _picked(condition: Entry, one: Entry, other: Entry) -> Entry:
 
 @number_rule("ConstantOfShape")
 def constant_of_shape(site: Site) -> None:
-    """A list as long as the only entry says, of one number."""
+    """A tensor of one number that is as wide as the channels, or a list of one number."""
     entries = site.numbers(0)
+    if _has_channels(entries):
+        _fill(site, entries or (), 0)
+        return
     if entries is None or len(entries) != 1 or not isinstance(entries[0], Number):
         raise Refused("makes a constant of a computed shape")
     value = site.attribute("value")
     number = 0 if value is None else int(onnx.numpy_helper.to_array(value).ravel()[0])
     site.pin(entries[0])
     site.emit_numbers([Number(number)] * int(entries[0].value))
+
+
+@number_rule("Expand")
+def expand_number(site: Site) -> None:
+    """What is repeated as often as there are channels has them; else its shape stays."""
+    entries, shape = site.numbers(1) or (), site.shape(0)
+    sizes = ((1,) * len(entries) + shape)[len(shape) :]
+    if _has_channels(entries) and all(
+        size == 1 for size, entry in zip(sizes, entries, strict=True) if isinstance(entry, Width)
+    ):
+        _fill(site, entries, max(len(shape) - len(entries), 0))
+        return
+    for index in (i for i in site.inputs if site.numbers(i)):
+        for number in site.fixed_numbers(index):
+            site.pin(number)
+
+
+def _has_channels(entries: Sequence[Entry] | None) -> bool:
+    return sum(isinstance(entry, Width) for entry in entries or ()) == 1
+
+
+def _fill(site: Site, entries: Sequence[Entry], shift: int) -> None:
+    """Along the axis of the only width the result is the same everywhere: it has the channels."""
+    axis, ids = next((i, e.ids) for i, e in enumerate(entries) if isinstance(e, Width))
+    require_free(site, [entry for entry in entries if not isinstance(entry, Width)])
+    site.emit(axis + shift, ids)
 
 
 def _repeated(entries: Sequence[Entry], count: int) -> Sequence[Entry]:
@@ -183,5 +215,5 @@ def _entries(site: Site, index: int) -> Sequence[Entry]:
     shape = site.shape(index)
     count = 1 if not shape else shape[0]
     if len(shape) > 1 or not isinstance(count, int):
-        raise Refused("shape arithmetic on something that is no list of sizes")
+        raise Refused("a tensor without channels takes its shape from their number")
     return [None] * count

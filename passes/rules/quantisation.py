@@ -8,6 +8,7 @@ from .site import Site
 
 
 @rule("QuantizeLinear", "DequantizeLinear")
+@rule("com.microsoft.QuantizeLinear", "com.microsoft.DequantizeLinear")
 def quantise(site: Site) -> None:
     """Every element by itself; a scale and a zero point per channel shrink with the channels."""
     track = site.only_track()

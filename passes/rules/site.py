@@ -205,6 +205,11 @@ class Site:
         if output < len(self.node.output) and self.node.output[output]:
             self.effects.tracks[self.node.output[output]] = Track(axis, ids)
 
+    def emit_sequence(self, axis: int, parts: Sequence[IntArray]) -> None:
+        """The output is a sequence of tensors with these atoms along ``axis``."""
+        ids = np.concatenate(parts)
+        self.effects.tracks[self.node.output[0]] = Track(axis, ids, tuple(parts))
+
     def emit_numbers(self, entries: Sequence[Entry]) -> None:
         """The output is a shape tensor with these entries."""
         self.effects.numbers[self.node.output[0]] = tuple(entries)

@@ -107,15 +107,12 @@ class _Walk:
         op = operator(node)
         if op not in RULES and node.domain not in STANDARD_DOMAINS:
             raise Refused(f"no rule for operators of domain '{node.domain}'")
-        numeric = self._number_inputs(node)
-        tracked = self.walked.tracks.keys() & set(node.input)
+        numeric, tracked = self._number_inputs(node), bool(site.tracked())
         if numeric and not tracked and op in NUMBER_RULES:
             return NUMBER_RULES[op]
         for index in numeric:
-            looks = bool(tracked) and (op, index) in NUMBER_READERS
-            if self._widths(node, index) and not looks:
-                for number in site.fixed_numbers(index):
-                    site.pin(number)
+            if not (tracked and (op, index) in NUMBER_READERS):
+                site.pin_all(index)
         if not tracked and op not in PRODUCERS:
             return _no_more
         if op not in RULES:

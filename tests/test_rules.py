@@ -609,6 +609,19 @@ def _(b: Builder, x: str) -> str:
     return b.add("Reshape", x, rows)
 
 
+@case("Reshape of what has no channels to their shape")
+def _(b: Builder, x: str) -> str:
+    y = b.add("Reshape", b.normal(2, CHANNELS * SIZE**2), b.add("Shape", x))
+    return b.add("Mul", x, b.add("ReduceMean", y, keepdims=0))
+
+
+@case("Div by a number of channels", channels=1)
+def _(b: Builder, x: str) -> str:
+    """A mean over channels, written as a sum: it keeps their number."""
+    width = b.add("Cast", b.add("Gather", b.add("Shape", x), b.store([1]), axis=0), to=1)
+    return b.add("Div", b.add("ReduceSum", x, b.store([1])), width)
+
+
 @case("Mul by a number of channels")
 def _(b: Builder, x: str) -> str:
     """The number stays what it was: masked channels still count."""
@@ -1822,7 +1835,7 @@ refuse_step(
 refuse_step(
     "letters without a result",
     "Einsum",
-    "its equation has no result, dots, or a letter twice in one term",
+    "its equation has dots, no result, or a letter twice in one term",
     lambda b, x: b.add("Einsum", x, x, equation="nchw,nchw"),
 )
 refuse_step(
@@ -1849,10 +1862,10 @@ refuse_step(
     lambda b, x: b.add("Mul", _width(b, x), b.add("Shape", b.input("Q", name="z"))),
 )
 refuse_step(
-    "shape for a tensor without channels",
-    "Reshape",
-    "a tensor without channels takes its shape from their number",
-    lambda b, x: b.add("Reshape", b.input(2, CHANNELS, SIZE**2, name="z"), b.add("Shape", x)),
+    "list of unknown length",
+    "Mul",
+    "shape arithmetic on a list of unknown length",
+    lambda b, x: b.add("Mul", _width(b, x), b.add("Cast", b.input("Q", name="z"), to=7)),
 )
 refuse_step(
     "constant of a product of sizes",

@@ -26,7 +26,7 @@ def transpose(site: Site) -> None:
 
 @rule("Squeeze")
 def squeeze(site: Site) -> None:
-    """Axes of length one before the channels disappear."""
+    """Channels pass through; axes of length one in front of them and behind are gone."""
     track, shape = site.only_track(), site.shape(0)
     axes = site.integers(1, "axes")
     if axes is None:
@@ -39,7 +39,7 @@ def squeeze(site: Site) -> None:
 
 @rule("Unsqueeze")
 def unsqueeze(site: Site) -> None:
-    """Axes of length one appear before or behind the channels."""
+    """Channels pass through; axes of length one appear in front of them and behind."""
     track, axes = site.only_track(), site.integers(1, "axes") or []
     rank = len(site.shape(0)) + len(axes)
     added = {axis % rank for axis in axes}

@@ -14,12 +14,21 @@ from .site import Site
 # --- convolutions
 
 
-@rule("Conv", "com.microsoft.FusedConv", produces=True)
+@rule("Conv", produces=True)
 def conv(site: Site) -> None:
-    """Sums over the channels of each group; depthwise kernels pass them on one by one."""
+    """Sums over the channels that arrive and makes new ones.
+
+    Of groups, channel k of all leaves together. Depthwise kernels pass channels on one by one.
+    """
+    _bias(site, 2, _convolve(site, kernel=1))
+
+
+@rule("com.microsoft.FusedConv", produces=True)
+def fused_conv(site: Site) -> None:
+    """Like Conv; the channels of Z, which is added, and of the result leave together."""
     ids = _convolve(site, kernel=1)
     _bias(site, 2, ids)
-    if site.has(3):  # a fused sum
+    if site.has(3):
         join(site, 3, 1, ids)
 
 
@@ -139,7 +148,7 @@ def _multiply(site: Site, kernel: int) -> IntArray:
 
 @rule("MatMul", produces=True)
 def matmul(site: Site) -> None:
-    """With a stored matrix like Gemm; of two activations the shared axis is summed over."""
+    """With a stored matrix like Gemm; of two activations, the shared axis is summed over."""
     if site.is_constant(1):
         _times_matrix(site, kernel=1)
     elif site.tracked() and site.is_constant(0):
@@ -256,8 +265,9 @@ def _terms(site: Site) -> tuple[list[str], str]:
     """Letters of the axes of each input, and of the result."""
     left, arrow, right = str(site.attribute("equation")).replace(" ", "").partition("->")
     terms = left.split(",")
-    if not arrow or "." in left or any(len(set(term)) < len(term) for term in terms):
-        raise Refused("its equation has no result, dots, or a letter twice in one term")
+    ranks = [len(site.shape(index)) for index in site.inputs]
+    if not arrow or "." in left or [len(set(term)) for term in terms] != ranks:
+        raise Refused("its equation has dots, no result, or a letter twice in one term")
     return terms, right
 
 

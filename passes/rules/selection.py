@@ -201,7 +201,8 @@ def gather_nd(site: Site) -> None:
     if site.track(1) is not None:
         raise Refused("channels choose what it picks")
     track, front, shape = site.only_track(), int(site.attribute("batch_dims", 0)), site.shape(1)
-    behind = front + int(shape[-1] or 0)
+    depth = shape[-1] if shape else None
+    behind = front + depth if isinstance(depth, int) else len(site.shape(0))
     if track.axis >= behind:
         site.emit(track.axis - behind + len(shape) - 1, track.ids)
     elif (track.axis, behind, len(shape)) == (0, 1, 2):

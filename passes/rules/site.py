@@ -260,6 +260,13 @@ class Site:
         if number.widths:
             self.follow_entry(number, np.zeros(0, np.int64))
 
+    def pin_all(self, index: int) -> None:
+        """The numbers at an input stay what they are, where some are computed from widths."""
+        entries = self.numbers(index) if self.has(index) else None
+        if any(entry is not None and known(entry).widths for entry in entries or ()):
+            for number in self.fixed_numbers(index):
+                self.pin(number)
+
     def renumber(self, index: int, ids: IntArray) -> None:
         """A constant input has indices into an axis with the atoms ``ids``."""
         if self._graph.constant_root(self.node.input[index]) is None:

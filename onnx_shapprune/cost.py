@@ -20,12 +20,16 @@ _NOT_WEIGHTS = frozenset((onnx.TensorProto.INT64, onnx.TensorProto.BOOL, onnx.Te
 _KERNELS = {  # operator: inputs that hold a kernel
     "Conv": (1,),
     "ConvTranspose": (1,),
+    "DeformConv": (1,),
+    "FusedConv": (1,),
+    "FusedGemm": (1,),
     "Gemm": (1,),
     "MatMul": (1,),
     "ConvInteger": (1,),
     "MatMulInteger": (1,),
     "QLinearConv": (3,),
     "QLinearMatMul": (3,),
+    "QGemm": (3,),
     "GRU": (1, 2),
     "LSTM": (1, 2),
     "RNN": (1, 2),
@@ -148,10 +152,10 @@ class CostModel:
         node = self._graph.nodes[slot.node]
         kernel = self.shape(node.input[slot.index]) or ()
         source, result = self.shape(node.input[0]) or (), self.shape(slot.node) or ()
-        if node.op_type in ("Conv", "ConvInteger", "QLinearConv"):
-            return _ratio(result, kernel[:1])
         if node.op_type == "ConvTranspose":
             return _ratio(source, kernel[:1])
+        if "Conv" in node.op_type:
+            return _ratio(result, kernel[:1])
         if node.op_type in ("GRU", "LSTM", "RNN"):
             return _ratio(source, source[-1:])
         if len(kernel) < 2:  # a vector: its axis is gone from the result

@@ -16,13 +16,18 @@ from .passes.stored import stored_value
 from .runtime import Session
 from .types import Array, BoolArray, ChannelGroup, Cut, FloatArray, Progress
 
-_KERNELS = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "QLinearConv": 3} | {
+_AT_AXIS_ONE = {  # operator: input that holds the kernel
+    "Conv": 1,
+    "ConvInteger": 1,
+    "ConvTranspose": 1,
+    "DeformConv": 1,
+    "FusedConv": 1,
+    "FusedGemm": 1,
     "Gemm": 1,
-    "MatMul": 1,
-    "MatMulInteger": 1,
-    "QLinearMatMul": 3,
+    "QGemm": 3,
+    "QLinearConv": 3,
 }
-_AT_AXIS_ONE = frozenset({"Conv", "ConvInteger", "ConvTranspose", "QLinearConv", "Gemm"})
+_KERNELS = {**_AT_AXIS_ONE, "MatMul": 1, "MatMulInteger": 1, "QLinearMatMul": 3}
 
 
 @dataclass(frozen=True, eq=False)

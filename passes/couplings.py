@@ -21,7 +21,7 @@ from .graph import STANDARD_DOMAINS, TOP, Graph, inner_convolutions, label, node
 from .partition import Partition, Walked
 from .rules import NUMBER_READERS, NUMBER_RULES, PRODUCERS, RULES
 from .rules.effects import FIXED, Effects, Number, Refused
-from .rules.registry import Rule
+from .rules.registry import Rule, operator
 from .rules.site import Site, known
 from .stored import absorbed, is_kernel, stays_anyhow
 
@@ -104,29 +104,27 @@ class _Walk:
 
     def _is_concerned(self, node: onnx.NodeProto) -> bool:
         found = (*self.walked.tracks.keys() & set(node.input), *self._number_inputs(node))
-        return bool(found) or node.op_type in PRODUCERS or "Conv" in node.op_type
+        return bool(found) or operator(node) in PRODUCERS or "Conv" in node.op_type
 
     def _number_inputs(self, node: onnx.NodeProto) -> list[int]:
         return [i for i, name in enumerate(node.input) if name in self.walked.numbers]
 
     def _rule(self, node: onnx.NodeProto, site: Site) -> Rule:
         """The node's rule; numbers that it does not look at stay what they are."""
-        if node.domain not in STANDARD_DOMAINS:
+        op = operator(node)
+        if op not in RULES and node.domain not in STANDARD_DOMAINS:
             raise Refused(f"no rule for operators of domain '{node.domain}'")
-        numeric = self._number_inputs(node)
-        tracked = self.walked.tracks.keys() & set(node.input)
-        if numeric and not tracked and node.op_type in NUMBER_RULES:
-            return NUMBER_RULES[node.op_type]
+        numeric, tracked = self._number_inputs(node), bool(site.tracked())
+        if numeric and not tracked and op in NUMBER_RULES:
+            return NUMBER_RULES[op]
         for index in numeric:
-            looks = bool(tracked) and (node.op_type, index) in NUMBER_READERS
-            if self._widths(node, index) and not looks:
-                for number in site.fixed_numbers(index):
-                    site.pin(number)
-        if not tracked and node.op_type not in PRODUCERS:
+            if not (tracked and (op, index) in NUMBER_READERS):
+                site.pin_all(index)
+        if not tracked and op not in PRODUCERS:
             return _no_more
-        if node.op_type not in RULES:
+        if op not in RULES:
             raise Refused("no rule for this operator")
-        return RULES[node.op_type]
+        return RULES[op]
 
     def _widths(self, node: onnx.NodeProto, index: int) -> list[IntArray]:
         entries = self.walked.numbers.get(node.input[index], ())

@@ -158,7 +158,8 @@ class Graph:
 
     def open_tensors(self) -> list[str]:
         """Top-level tensors whose rank, or a size behind the first axis, is not known."""
-        return [n for n in self.producers if self.scope(n) == TOP and _is_open(self.shape(n))]
+        names = (name for name in self.producers if self.scope(name) == TOP)
+        return [name for name in names if _is_open(self.tensors.get(name))]
 
     def shape(self, tensor: str) -> Shape | None:
         """Shape as far as known; None if not even the rank is."""
@@ -260,8 +261,10 @@ class Graph:
         return np.asarray(value, dtype=kind)
 
 
-def _is_open(shape: Shape | None) -> bool:
-    return shape is None or any(not isinstance(dim, int) for dim in shape[1:])
+def _is_open(info: TensorInfo | None) -> bool:
+    if info is None or info.shape is None:
+        return info is None or not info.is_sequence
+    return any(not isinstance(dim, int) for dim in info.shape[1:])
 
 
 def _is_dense_constant(node: onnx.NodeProto) -> bool:

@@ -25,7 +25,10 @@ from .stored import stored_shape
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # its warnings concern no user of ours
 
 _PREFIX = "kept of "
-_ZERO_POINTS = {"QLinearConv": 2, "ConvInteger": 2, "MatMulInteger": 2, "QLinearMatMul": 2}
+_ZERO_POINTS = {"QLinearConv": 2, "ConvInteger": 2, "MatMulInteger": 2} | {
+    "QLinearMatMul": 2,
+    "QGemm": 2,
+}
 """Operators on quantised values, and the input that says which value means zero."""
 
 

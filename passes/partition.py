@@ -118,7 +118,8 @@ class Partition:
             (self._constant(s.slot), s.axis, s.ids, (s.slot,)) for s in self.walked.slices
         )
         reads = self._cuts(self._reads())
-        shapes = self._cuts((name, t.axis, t.ids, ()) for name, t in self.walked.tracks.items())
+        tensors = ((name, t) for name, t in self.walked.tracks.items() if not t.parts)
+        shapes = self._cuts((name, t.axis, t.ids, ()) for name, t in tensors)
         follows = self._follows()
         indices = self._cuts(
             (self._constant(r.slot), 0, r.ids, (r.slot,)) for r in self.walked.renumbered

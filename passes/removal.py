@@ -336,15 +336,14 @@ class _Surgeon:
                 self._graph.nodes[slot.node].input[slot.index] = name
 
     def _narrow_recorded_shapes(self) -> None:
-        """Shapes of activations shrink; those of changed constants and sequences are dropped."""
+        """Shapes of activations shrink; those of changed constants and of sequences are dropped."""
         for body in self._graph.bodies.values():
             self._narrow_recorded(body.value_info)
 
     def _narrow_recorded(self, recorded: Any) -> None:
         for info in (info for info in recorded if info.name in self._stale):
             info.type.tensor_type.ClearField("shape")
-        cut = (info for info in recorded if info.name in self._left)
-        for info in (info for info in cut if info.type.HasField("sequence_type")):
+        for info in (info for info in recorded if info.type.HasField("sequence_type")):
             info.type.sequence_type.elem_type.tensor_type.ClearField("shape")
         for info in recorded:
             for axis, kept in self._left.get(info.name, {}).items():

@@ -15,10 +15,11 @@ _LARGE = 1024
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """ONNX element type (0: unknown) and shape (None: unknown rank)."""
+    """ONNX element type (0: unknown) and shape (None: unknown rank); or a sequence of tensors."""
 
     elem_type: int
     shape: Shape | None
+    is_sequence: bool = False
 
 
 def infer_shapes(
@@ -145,6 +146,8 @@ def _value_infos(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
 
 
 def _tensor_info(info: onnx.ValueInfoProto) -> TensorInfo:
+    if info.type.HasField("sequence_type"):
+        return TensorInfo(0, None, is_sequence=True)
     return TensorInfo(info.type.tensor_type.elem_type, value_info_shape(info))
 
 

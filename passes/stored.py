@@ -17,7 +17,8 @@ from .graph import FORM_CHANGERS, STANDARD_DOMAINS, Graph, label, node_id
 
 QUANTISERS = frozenset({"DequantizeLinear", "QuantizeLinear"})
 SCALERS = frozenset({"Mul", "Div", "Add", "Sub"})
-_FORMERS = FORM_CHANGERS | QUANTISERS | SCALERS | {"Transpose"}
+FORMERS = FORM_CHANGERS | QUANTISERS | SCALERS | {"Transpose"}
+"""Operators behind which a stored constant still counts as stored."""
 
 
 def is_stored(graph: Graph, tensor: str) -> bool:
@@ -87,7 +88,7 @@ def former(graph: Graph, tensor: str) -> onnx.NodeProto | None:
     maker = graph.producers.get(tensor)
     if maker is None or maker.domain not in STANDARD_DOMAINS:
         return None
-    return maker if maker.op_type in _FORMERS else None
+    return maker if maker.op_type in FORMERS else None
 
 
 def static_shape(graph: Graph, tensor: str) -> tuple[int, ...]:

@@ -30,9 +30,9 @@ RANKS = (
     # the rules, from their tools to their register
     "passes.rules.site",
     "passes.rules.registry",
-    "passes.rules.along passes.rules.linear passes.rules.normalisation passes.rules.numbers "
+    "passes.rules.along passes.rules.normalisation passes.rules.numbers "
     "passes.rules.pointwise passes.rules.quantisation",
-    "passes.rules.layout passes.rules.selection passes.rules.spatial",
+    "passes.rules.layout passes.rules.linear passes.rules.selection passes.rules.spatial",
     "passes.rules",
     "passes.couplings",
     # stages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -468,10 +468,46 @@ def half_behind_a_vendor_operator() -> Model:
     b = Builder(dtype=np.float16)
 
     def inner(x: str) -> str:
-        x = b.add("QuickGelu", b.conv(x, (3, 6)), domain="com.microsoft")
+        x = b.add("Trilu", b.conv(x, (3, 6)), domain="com.microsoft")
         return b.head(b.relu(b.conv(b.relu(b.conv(x, (6, 5))), (5, 4))), (4, 3))
 
     return _half(b, inner, 3, 6, 6)
+
+
+def _type(b: Builder, scale: float) -> tuple[str, str]:
+    """Scale and zero point of quantised activations."""
+    return b.store(np.float32(scale)), b.store(np.uint8(120))
+
+
+def _quantised_conv(b: Builder, x: Sequence[str], sizes: tuple[int, int]) -> tuple[str, str, str]:
+    """A quantised convolution; its output with its scale and zero point."""
+    kernel = b.store(b.rng.integers(-100, 100, (*sizes[::-1], 3, 3)).astype(np.int8))
+    scales = b.uniform(sizes[1]), b.store(np.zeros(sizes[1], np.int8))
+    bias = b.store(b.rng.integers(-100, 100, sizes[1]).astype(np.int32))
+    end = _type(b, 40.0)
+    return b.add("QLinearConv", *x, kernel, *scales, *end, bias, pads=[1] * 4), *end
+
+
+@odd(5, 6)
+def quantised_operators() -> Model:
+    """What ONNX Runtime's quantiser makes of a net if it is asked for operators."""
+    b = Builder(seed=1)
+    x = (b.add("QuantizeLinear", b.input("N", 3, 6, 6), *(given := _type(b, 0.02))), *given)
+    x = _quantised_conv(b, x, (3, 5))
+    y = _quantised_conv(b, x, (5, 5))
+    end, ms = _type(b, 60.0), {"domain": "com.microsoft"}
+    x = (b.add("QLinearAdd", *x, *y, *end, **ms), *end)
+    y = _quantised_conv(b, x, (5, 6))
+    y = (b.add("QLinearLeakyRelu", *y, *end, alpha=0.1, **ms), *end)
+    x = (b.add("QLinearConcat", *end, *x, *y, axis=1, **ms), *end)
+    x = (b.add("QLinearGlobalAveragePool", *x, *end, channels_last=0, **ms), *end)
+    kernel = b.store(b.rng.integers(-100, 100, (11, 3)).astype(np.int8))
+    columns = kernel, b.uniform(3), b.store(np.zeros(3, np.int8))
+    last = _type(b, 500.0)
+    rows = (b.add("Flatten", x[0]), *end)
+    bias = b.store(b.rng.integers(-9, 9, 3).astype(np.int32))
+    x = b.add("QGemm", *rows, *columns, bias, *last, **ms)
+    return b.build(b.add("DequantizeLinear", x, *last))
 
 
 # --- the contract holds on all of them --------------------------------------------------

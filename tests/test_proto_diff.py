@@ -221,7 +221,7 @@ class Licence:
             case (name, *size) if tuple(size) == SIZE:
                 return found.pruned is None and self._is_form(name)
             case (name, "type", "sequence_type", "elem_type", *size) if ("type", *size) == SIZE:
-                return found.pruned is None and any(name == cut for cut, _ in self.narrower)
+                return found.pruned is None
             case (name, *size, "dim", axis, "dim_value") if tuple(size) == SIZE:
                 return found.pruned in self._sizes(name, int(axis))
         return False

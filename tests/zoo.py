@@ -1054,6 +1054,25 @@ def local_convolutions() -> Model:
     return b.build(b.head(x, (5, 3)), functions=[function])
 
 
+# --- ONNX Runtime's own operators -----------------------------------------------------
+
+
+@net(5, 6, 4)
+def fused_operators() -> Model:
+    """What ONNX Runtime's optimiser makes of a residual net."""
+    b, ms = Builder(), {"domain": "com.microsoft"}
+
+    def conv(x: str, sizes: tuple[int, int], *added: str) -> str:
+        inputs = x, b.kernel(sizes), b.normal(sizes[1]), *added
+        return b.add("FusedConv", *inputs, pads=[1] * 4, activation="Relu", **ms)
+
+    x = conv(b.input("N", 3, 6, 6), (3, 5))
+    x = conv(conv(x, (5, 6)), (6, 5), x)
+    x = b.add("Flatten", b.add("GlobalAveragePool", b.add("QuickGelu", x, **ms)))
+    x = b.add("FusedGemm", x, b.normal(5, 4), b.normal(4), activation="Relu", **ms)
+    return b.build(b.gemm(x, (4, 3)))
+
+
 # --- operators that no rule knows ------------------------------------------------------
 
 
@@ -1102,6 +1121,40 @@ def attention() -> Model:
     return b.build(b.head(b.block(x, (4, 4)), (4, 3)))
 
 
+@net(6, 4)
+def einsum() -> Model:
+    """A gate and a sum over channels, in letters."""
+    b = Builder()
+    x = b.block(b.input("N", 3, 6, 6), (3, 6))
+    gate = b.add("Sigmoid", b.add("ReduceMean", x, axes=[2, 3], keepdims=0))
+    x = b.add("Einsum", x, gate, b.uniform(6), equation="nchw,nc,c->nhw")
+    x = b.conv(b.add("Unsqueeze", x, b.store([1])), (1, 4))
+    return b.build(b.head(b.relu(x), (4, 3)))
+
+
+@net(6, 4)
+def sequences() -> Model:
+    """Parts taken out of a sequence, by sizes and by one size."""
+    b = Builder()
+    x = b.block(b.input("N", 3, 6, 6), (3, 6))
+    parts = b.add("SplitToSequence", x, b.store([2, 4]), axis=1)
+    one, other = (b.add("SequenceAt", parts, b.store(np.int64(k))) for k in (0, 1))
+    x = b.relu(b.conv(b.add("Concat", other, b.add("Tanh", one), axis=1), (6, 8)))
+    parts = b.add("SplitToSequence", x, b.store(np.int64(4)), axis=1)
+    one, other = (b.add("SequenceAt", parts, b.store(np.int64(k))) for k in (0, 1))
+    return b.build(b.head(b.add("Mul", one, b.add("Sigmoid", other)), (4, 3)))
+
+
+@net(5, 6, skipped=("DeformConv",))
+def deformable() -> Model:
+    """Offsets stay, what is sampled there does not."""
+    b = Builder(opset=19)
+    x = b.block(b.input("N", 3, 6, 6), (3, 5))
+    offsets = b.conv(x, (5, 18))
+    x = b.add("DeformConv", x, b.kernel((5, 6)), offsets, b.normal(6), pads=[1] * 4)
+    return b.build(b.head(b.relu(x), (6, 3)))
+
+
 @net(5, 6)
 def sliced_channels() -> Model:
     """Channels cut in two by a Slice."""
@@ -1112,11 +1165,11 @@ def sliced_channels() -> Model:
     return b.build(b.head(x, (3, 3)))
 
 
-@net(5, 4, skipped=("Gelu",))
+@net(5, 4, skipped=("Trilu",))
 def vendor_operator() -> Model:
     """An operator of ONNX Runtime's own, of which onnx doesn't even know the rank."""
     b = Builder()
     x = b.relu(b.conv(b.input("N", 3, 6, 6), (3, 6)))
-    x = b.add("Gelu", x, domain="com.microsoft")
+    x = b.add("Trilu", x, domain="com.microsoft")
     x = b.relu(b.conv(x, (6, 5)))
     return b.build(b.head(b.relu(b.conv(x, (5, 4))), (4, 3)))

@@ -33,17 +33,17 @@ def _all_axes(site: Site, rank: int) -> range:
     return range(0) if site.attribute("noop_with_empty_axes", 0) else range(rank)
 
 
-@rule("Softmax", "LogSoftmax", "Hardmax")
+@rule("Softmax", "LogSoftmax", "Hardmax", "com.microsoft.QLinearSoftmax")
 def softmax(site: Site) -> None:
-    """Shares along another axis."""
-    coarse = site.opset < _COARSE_BEFORE
+    """Channels pass through; the shares are along another axis."""
+    coarse = int(site.attribute("opset", site.opset)) < _COARSE_BEFORE
     first = _axis(site, 1 if coarse else -1)
     _pass_beside(site, range(first, len(site.shape(0))) if coarse else [first])
 
 
 @rule("CumSum")
 def cumulative_sum(site: Site) -> None:
-    """Sums along another axis."""
+    """Channels pass through; the sums run along another axis."""
     axis = site.value(1)
     if axis is None:
         raise Refused("its axis is computed at run time")
@@ -52,7 +52,7 @@ def cumulative_sum(site: Site) -> None:
 
 @rule("ArgMax", "ArgMin")
 def arg_max(site: Site) -> None:
-    """A choice along another axis, which is gone or has length one then."""
+    """Channels pass through; the choice is along another axis, which then is gone or one long."""
     track, axis = site.only_track(), _axis(site, 0)
     _require_beside(track, [axis])
     gone = not site.attribute("keepdims", 1) and axis < track.axis
@@ -61,7 +61,7 @@ def arg_max(site: Site) -> None:
 
 @rule("TopK")
 def top_k(site: Site) -> None:
-    """A choice along another axis; both outputs have the channels."""
+    """Channels pass through to both outputs; the choice is along another axis."""
     track = site.only_track()
     _require_beside(track, [_axis(site, -1)])
     for output in (0, 1):
@@ -70,19 +70,19 @@ def top_k(site: Site) -> None:
 
 @rule("LpNormalization")
 def lp_normalization(site: Site) -> None:
-    """Vectors of length one along another axis."""
+    """Channels pass through; the vectors are along another axis."""
     _pass_beside(site, [_axis(site, -1)])
 
 
 @rule("LRN")
 def local_response(site: Site) -> None:
-    """Normalises by the neighbouring channels."""
+    """They all stay: it normalises by neighbouring channels."""
     raise Refused("each channel is normalised by its neighbours")
 
 
 @rule("NonMaxSuppression")
 def non_max_suppression(site: Site) -> None:
-    """Chooses boxes by their scores."""
+    """They all stay: it chooses boxes by their scores."""
     raise Refused("its channels are boxes or scores to choose from")
 
 

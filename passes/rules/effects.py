@@ -13,10 +13,14 @@ FIXED = 0
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """The atoms along one axis of a tensor, int64[width]."""
+    """The atoms along one axis of a tensor, int64[width].
+
+    A sequence of tensors has the atoms of each in ``parts``, and all of them in ``ids``.
+    """
 
     axis: int
     ids: IntArray
+    parts: tuple[IntArray, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

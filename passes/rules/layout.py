@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnx_shapprune.types import Dim, IntArray, Shape
@@ -24,7 +26,7 @@ def transpose(site: Site) -> None:
 
 @rule("Squeeze")
 def squeeze(site: Site) -> None:
-    """Axes of length one before the channels disappear."""
+    """Channels pass through; axes of length one in front of them and behind are gone."""
     track, shape = site.only_track(), site.shape(0)
     axes = site.integers(1, "axes")
     if axes is None:
@@ -37,7 +39,7 @@ def squeeze(site: Site) -> None:
 
 @rule("Unsqueeze")
 def unsqueeze(site: Site) -> None:
-    """Axes of length one appear before or behind the channels."""
+    """Channels pass through; axes of length one appear in front of them and behind."""
     track, axes = site.only_track(), site.integers(1, "axes") or []
     rank = len(site.shape(0)) + len(axes)
     added = {axis % rank for axis in axes}
@@ -48,15 +50,26 @@ def unsqueeze(site: Site) -> None:
 @rule("Concat")
 def concat(site: Site) -> None:
     """Along the channels: offsets. Along another axis: the channels are the same ones."""
+    _string(site, site.inputs)
+
+
+@rule("com.microsoft.QLinearConcat")
+def quantised_concat(site: Site) -> None:
+    """Like Concat; each input has a scale and a zero point for all its channels."""
+    _string(site, site.inputs[2::3])
+
+
+def _string(site: Site, operands: Sequence[int]) -> None:
+    """The operands at these inputs are put behind each other."""
     tracks = site.tracked()
     axes = {track.axis for _, track in tracks}
     if len(axes) != 1:
         raise Refused("its inputs have their channels along different axes")
     axis = axes.pop()
     if int(site.attribute("axis", 1)) % len(site.shape(tracks[0][0])) == axis:
-        site.emit(axis, np.concatenate([_ids_or_fixed(site, i, axis) for i in site.inputs]))
+        site.emit(axis, np.concatenate([_ids_or_fixed(site, i, axis) for i in operands]))
     else:
-        _concat_beside(site, axis, len(tracks))
+        _concat_beside(site, axis, len(operands))
 
 
 def _ids_or_fixed(site: Site, index: int, axis: int) -> IntArray:
@@ -69,8 +82,8 @@ def _ids_or_fixed(site: Site, index: int, axis: int) -> IntArray:
     return np.zeros(width, np.int64)
 
 
-def _concat_beside(site: Site, axis: int, tracked: int) -> None:
-    if tracked != len(site.node.input):
+def _concat_beside(site: Site, axis: int, operands: int) -> None:
+    if len(site.tracked()) != operands:
         raise Refused("some of its inputs have channels that are not known")
     first, *others = (track for _, track in site.tracked())
     for other in others:
@@ -228,6 +241,18 @@ def space_to_depth(site: Site) -> None:
     """Pixels become channels: every channel has a copy per pixel of a block."""
     track, size = site.only_track(1), int(site.attribute("blocksize"))
     site.emit(1, np.tile(track.ids, size * size))
+
+
+@rule("Col2Im")
+def columns_to_image(site: Site) -> None:
+    """The elements of a block are channels in its input: they leave together."""
+    track, block = site.only_track(1), site.value(2)
+    if block is None:
+        raise Refused("the size of its blocks is computed at run time")
+    rows = track.ids.reshape(-1, int(block.prod()))
+    for column in rows.T[1:]:
+        site.tie(rows[:, 0], column)
+    site.emit(1, rows[:, 0])
 
 
 @rule("Tile")

@@ -7,6 +7,7 @@ import numpy as np
 from onnx_shapprune.types import IntArray
 
 from .effects import Refused, Track
+from .pointwise import join
 from .registry import rule
 from .site import Site
 
@@ -15,9 +16,31 @@ from .site import Site
 
 @rule("Conv", produces=True)
 def conv(site: Site) -> None:
-    """Sums over the channels of each group; depthwise kernels pass them on one by one."""
+    """Sums over the channels that arrive and makes new ones.
+
+    Of groups, channel k of all leaves together. Depthwise kernels pass channels on one by one.
+    """
+    _bias(site, 2, _convolve(site, kernel=1))
+
+
+@rule("com.microsoft.FusedConv", produces=True)
+def fused_conv(site: Site) -> None:
+    """Like Conv; the channels of Z, which is added, and of the result leave together."""
     ids = _convolve(site, kernel=1)
     _bias(site, 2, ids)
+    if site.has(3):
+        join(site, 3, 1, ids)
+
+
+@rule("DeformConv", produces=True)
+def deform_conv(site: Site) -> None:
+    """Like Conv; the channels that choose where it samples stay."""
+    ids = _convolve(site, kernel=1)
+    _bias(site, 3, ids)
+    for _, track in (found for found in site.tracked() if found[0] > 0):
+        site.lock(track.ids, "channels choose the places where it samples")
+    if int(site.attribute("offset_group", 1)) > 1 and site.track(0) is not None:
+        raise Refused("groups of its channels have offsets of their own")
 
 
 @rule("ConvInteger", produces=True)
@@ -40,7 +63,7 @@ def _convolve(site: Site, kernel: int) -> IntArray:
     """The channels that a convolution makes; its kernel shrinks with them."""
     outputs, per_group = site.weight_shape(kernel)[:2]
     groups = int(site.attribute("group", 1))
-    track = site.only_track(1) if site.tracked() else None
+    track = site.only_track(1) if site.track(0) else None
     if groups > 1 and per_group == 1:
         ids = _depthwise(site, track, groups, outputs)
     else:
@@ -94,24 +117,38 @@ def conv_transpose(site: Site) -> None:
 # --- products
 
 
-@rule("Gemm", produces=True)
+@rule("Gemm", "com.microsoft.FusedGemm", produces=True)
 def gemm(site: Site) -> None:
     """Sums over the columns of A (rows if transA) and makes the columns of the result."""
+    _bias(site, 2, _multiply(site, kernel=1))
+
+
+@rule("com.microsoft.QGemm", produces=True)
+def quantised_gemm(site: Site) -> None:
+    """Like Gemm; its matrix may have a scale and a zero point per column."""
+    ids = _multiply(site, kernel=3)
+    for index in (4, 5):
+        _parameter(site, index, ids)
+    _bias(site, 6, ids)
+
+
+def _multiply(site: Site, kernel: int) -> IntArray:
+    """The columns that a Gemm makes."""
     inner, outer = (1, 0) if site.attribute("transB", 0) else (0, 1)
-    outputs = site.weight_shape(1)[outer]
+    outputs = site.weight_shape(kernel)[outer]
     if site.tracked():
         track = site.only_track(0 if site.attribute("transA", 0) else 1)
-        site.slice(1, inner, track.ids)
+        site.slice(kernel, inner, track.ids)
         site.read(0)
     ids = site.produce(outputs)
-    site.slice(1, outer, ids)
-    _bias(site, 2, ids)
+    site.slice(kernel, outer, ids)
     site.emit(1, ids)
+    return ids
 
 
 @rule("MatMul", produces=True)
 def matmul(site: Site) -> None:
-    """With a stored matrix like Gemm; of two activations the shared axis is summed over."""
+    """With a stored matrix like Gemm; of two activations, the shared axis is summed over."""
     if site.is_constant(1):
         _times_matrix(site, kernel=1)
     elif site.tracked() and site.is_constant(0):
@@ -205,6 +242,33 @@ def _require_broadcast(site: Site, index: int, place: int) -> None:
     if len(shape) >= -place and shape[place] != 1:
         name = site.node.input[index]
         raise Refused(f"channels meet those of '{name}', which must stay or are not known")
+
+
+@rule("Einsum")
+def einsum(site: Site) -> None:
+    """Channels keep their letter; a letter that the result does not have is summed over."""
+    terms, result = _terms(site)
+    letters = {terms[index][track.axis] for index, track in site.tracked()}
+    if len(letters) != 1:
+        raise Refused("its inputs have their channels along different axes")
+    letter = letters.pop()
+    ids = max((track.ids for _, track in site.tracked()), key=len)
+    for index in (i for i, term in enumerate(terms) if letter in term):
+        join(site, index, terms[index].index(letter), ids)
+    if letter in result:
+        site.emit(result.index(letter), ids)
+    else:
+        site.read(next(i for i, track in site.tracked() if len(track.ids) == len(ids)))
+
+
+def _terms(site: Site) -> tuple[list[str], str]:
+    """Letters of the axes of each input, and of the result."""
+    left, arrow, right = str(site.attribute("equation")).replace(" ", "").partition("->")
+    terms = left.split(",")
+    ranks = [len(site.shape(index)) for index in site.inputs]
+    if not arrow or "." in left or [len(set(term)) for term in terms] != ranks:
+        raise Refused("its equation has dots, no result, or a letter twice in one term")
+    return terms, right
 
 
 # --- recurrent cells

@@ -12,7 +12,7 @@ _PER_CHANNEL_SINCE = 21
 
 @rule("BatchNormalization")
 def batch_normalization(site: Site) -> None:
-    """Four vectors shrink with the channels."""
+    """Channels pass through; the four vectors shrink with them."""
     if site.attribute("training_mode", 0) or site.used(1):
         raise Refused("it is in training mode: its statistics change with every batch")
     if site.attribute("spatial", 1) != 1:
@@ -22,7 +22,9 @@ def batch_normalization(site: Site) -> None:
 
 @rule("InstanceNormalization")
 def instance_normalization(site: Site) -> None:
-    """Scale and bias shrink; the statistics are each channel's own."""
+    """Channels pass through with scale and bias; the statistics are each channel's own."""
+    if site.only_track().axis > 1:
+        raise Refused("its statistics run over the channels")
     _per_channel(site, range(1, 3))
 
 
@@ -49,7 +51,7 @@ def group_normalization(site: Site) -> None:
 
 @rule("MeanVarianceNormalization")
 def mean_variance_normalization(site: Site) -> None:
-    """Statistics over other axes."""
+    """Channels pass through; the statistics run over other axes."""
     track, rank = site.only_track(), len(site.shape(0))
     if track.axis in [axis % rank for axis in site.attribute("axes", [0, 2, 3])]:
         raise Refused("its statistics run over the channels")
@@ -58,7 +60,7 @@ def mean_variance_normalization(site: Site) -> None:
 
 @rule("LayerNormalization", "RMSNormalization")
 def layer_normalization(site: Site) -> None:
-    """Statistics over its axis and all behind it, where the channels are not."""
+    """Channels pass through where they are in front of the axes of the statistics."""
     track, rank = site.only_track(), len(site.shape(0))
     if track.axis >= int(site.attribute("axis", -1)) % rank:
         raise Refused("its statistics run over the channels")

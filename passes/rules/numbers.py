@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ import onnx
 from onnx_shapprune.types import IntArray
 
 from .effects import Entry, Number, Refused, Width
-from .registry import number_rule, rule
+from .registry import Rule, number_rule, rule
 from .site import Site, known
 
 _ARITHMETIC: dict[str, Callable[..., float]] = {
@@ -21,6 +22,7 @@ _ARITHMETIC: dict[str, Callable[..., float]] = {
     "Min": min,
     "Max": max,
     "Equal": lambda a, b: a == b,
+    "Mod": lambda a, b: a % b,
     "Neg": lambda a: -a,
     "Floor": np.floor,
     "Ceil": np.ceil,
@@ -58,6 +60,23 @@ def require_free(site: Site, entries: Iterable[Entry]) -> None:
             site.pin(entry)
 
 
+def list_rule(*operators: str) -> Callable[[Rule], Rule]:
+    """Register a rule for lists of sizes; beside other tensors the numbers stay what they are."""
+
+    def register(function: Rule) -> Rule:
+        @wraps(function)
+        def on_lists(site: Site) -> None:
+            if all(len(site.shape(index)) <= 1 for index in site.inputs if site.has(index)):
+                function(site)
+            else:
+                for index in site.inputs:
+                    site.pin_all(index)
+
+        return number_rule(*operators)(on_lists)
+
+    return register
+
+
 @rule("Shape", produces=True)
 def shape_of(site: Site) -> None:
     """One entry of the result is the width of the tracked axis."""
@@ -71,7 +90,7 @@ def shape_of(site: Site) -> None:
     site.emit_numbers(entries[site.attribute("start", 0) : site.attribute("end")])
 
 
-@number_rule("Gather")
+@list_rule("Gather")
 def gather(site: Site) -> None:
     """Picks entries."""
     entries, chosen = _entries(site, 0), site.value(1)
@@ -80,7 +99,7 @@ def gather(site: Site) -> None:
     site.emit_numbers([entries[int(i)] for i in np.ravel(chosen)])
 
 
-@number_rule("Slice")
+@list_rule("Slice")
 def slice_entries(site: Site) -> None:
     """Cuts out a run of entries."""
     bounds = [site.integers(i, name) for i, name in ((1, "starts"), (2, "ends"), (4, "steps"))]
@@ -88,19 +107,19 @@ def slice_entries(site: Site) -> None:
     site.emit_numbers(_entries(site, 0)[starts:ends:steps])
 
 
-@number_rule("Concat")
+@list_rule("Concat")
 def concat_entries(site: Site) -> None:
     """Strings entries together."""
     site.emit_numbers([entry for index in site.inputs for entry in _entries(site, index)])
 
 
-@number_rule("Unsqueeze", "Squeeze", "Reshape", "Identity")
+@list_rule("Unsqueeze", "Squeeze", "Reshape", "Identity")
 def same_entries(site: Site) -> None:
     """Changes the form, not the entries."""
     site.emit_numbers(_entries(site, 0))
 
 
-@number_rule("Cast")
+@list_rule("Cast")
 def cast(site: Site) -> None:
     """Between integers and floats; towards zero."""
     exact = site.attribute("to") in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
@@ -114,16 +133,18 @@ def _whole(number: Number) -> Number:
     return Number(int(number.value), None, number.widths)
 
 
-@number_rule(*_ARITHMETIC)
+@list_rule(*_ARITHMETIC)
 def arithmetic(site: Site) -> None:
     """Numbers from numbers; one that is made from a width changes with it."""
+    if site.attribute("fmod", 0):
+        raise Refused("takes remainders with the sign of the dividend")
     operands = [_entries(site, index) for index in site.inputs]
     count = max(len(entries) for entries in operands)
     columns = zip(*(_repeated(entries, count) for entries in operands), strict=True)
     site.emit_numbers([_computed(site, column) for column in columns])
 
 
-@number_rule("Where")
+@list_rule("Where")
 def where(site: Site) -> None:
     """Picks from two, entry by entry."""
     operands = [_entries(site, index) for index in range(3)]
@@ -142,14 +163,42 @@ def _picked(condition: Entry, one: Entry, other: Entry) -> Entry:
 
 @number_rule("ConstantOfShape")
 def constant_of_shape(site: Site) -> None:
-    """A list as long as the only entry says, of one number."""
+    """A tensor of one number that is as wide as the channels, or a list of one number."""
     entries = site.numbers(0)
+    if _has_channels(entries):
+        _fill(site, entries or (), 0)
+        return
     if entries is None or len(entries) != 1 or not isinstance(entries[0], Number):
         raise Refused("makes a constant of a computed shape")
     value = site.attribute("value")
     number = 0 if value is None else int(onnx.numpy_helper.to_array(value).ravel()[0])
     site.pin(entries[0])
     site.emit_numbers([Number(number)] * int(entries[0].value))
+
+
+@number_rule("Expand")
+def expand_number(site: Site) -> None:
+    """What is repeated as often as there are channels has them; else its shape stays."""
+    entries, shape = site.numbers(1) or (), site.shape(0)
+    sizes = ((1,) * len(entries) + shape)[len(shape) :]
+    if _has_channels(entries) and all(
+        size == 1 for size, entry in zip(sizes, entries, strict=True) if isinstance(entry, Width)
+    ):
+        _fill(site, entries, max(len(shape) - len(entries), 0))
+        return
+    for index in site.inputs:
+        site.pin_all(index)
+
+
+def _has_channels(entries: Sequence[Entry] | None) -> bool:
+    return sum(isinstance(entry, Width) for entry in entries or ()) == 1
+
+
+def _fill(site: Site, entries: Sequence[Entry], shift: int) -> None:
+    """Along the axis of the only width the result is the same everywhere: it has the channels."""
+    axis, ids = next((i, e.ids) for i, e in enumerate(entries) if isinstance(e, Width))
+    require_free(site, [entry for entry in entries if not isinstance(entry, Width)])
+    site.emit(axis + shift, ids)
 
 
 def _repeated(entries: Sequence[Entry], count: int) -> Sequence[Entry]:
@@ -182,6 +231,6 @@ def _entries(site: Site, index: int) -> Sequence[Entry]:
         return [Number(float(value)) for value in np.ravel(array)]
     shape = site.shape(index)
     count = 1 if not shape else shape[0]
-    if len(shape) > 1 or not isinstance(count, int):
-        raise Refused("shape arithmetic on something that is no list of sizes")
+    if not isinstance(count, int):
+        raise Refused("shape arithmetic on a list of unknown length")
     return [None] * count

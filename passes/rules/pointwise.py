@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnx_shapprune.types import IntArray
 
 from .effects import Refused
@@ -50,9 +52,14 @@ UNARY = [
     "Softplus",
     "Softsign",
     "Sqrt",
+    "Swish",
     "Tan",
     "Tanh",
     "ThresholdedRelu",
+    "com.microsoft.Gelu",
+    "com.microsoft.QuickGelu",
+    "com.microsoft.QLinearLeakyRelu",
+    "com.microsoft.QLinearSigmoid",
 ]
 
 BROADCAST = [
@@ -76,6 +83,8 @@ BROADCAST = [
     "GreaterOrEqual",
     "Less",
     "LessOrEqual",
+    "com.microsoft.BiasGelu",
+    "com.microsoft.FastGelu",
 ]
 
 
@@ -86,13 +95,6 @@ def unary(site: Site) -> None:
     site.emit(track.axis, track.ids)
 
 
-@rule("CastLike")
-def cast_like(site: Site) -> None:
-    """Channels pass through; of its second input only the type matters."""
-    if site.track(0) is not None:
-        unary(site)
-
-
 @rule("Dropout")
 def dropout(site: Site) -> None:
     """Channels pass through, its mask has the same ones."""
@@ -101,24 +103,49 @@ def dropout(site: Site) -> None:
     site.emit(track.axis, track.ids, output=1)
 
 
+@rule("CastLike")
+def cast_like(site: Site) -> None:
+    """Channels of the first input pass through; of the second one it is only the type."""
+    track = site.track(0)
+    if track is not None:
+        site.emit(track.axis, track.ids)
+
+
 @rule(*BROADCAST)
 def broadcast(site: Site) -> None:
     """Channels that meet leave together; per-channel constants shrink with them."""
     if site.opset < 7:
         raise Refused("broadcasting before opset 7 follows other rules")
-    rank = max(len(site.shape(i)) for i in site.inputs)
+    _meet(site, site.inputs)
+
+
+@rule("com.microsoft.QLinearAdd", "com.microsoft.QLinearMul")
+def quantised_broadcast(site: Site) -> None:
+    """Like Add and Mul; each operand has a scale and a zero point for all its channels."""
+    _meet(site, (0, 3))
+
+
+@rule("com.microsoft.QLinearWhere")
+def quantised_where(site: Site) -> None:
+    """Like Where; both choices have a scale and a zero point for all their channels."""
+    _meet(site, (0, 1, 4))
+
+
+def _meet(site: Site, operands: Sequence[int]) -> None:
+    """The operands at these inputs are broadcast to each other."""
+    rank = max(len(site.shape(i)) for i in operands)
     placed = {track.axis + rank - len(site.shape(i)) for i, track in site.tracked()}
     if len(placed) != 1:
         raise Refused("its inputs have their channels along different axes")
     axis = placed.pop()
     ids = max((track.ids for _, track in site.tracked()), key=len)
-    for index in site.inputs:
-        _join(site, index, axis - rank + len(site.shape(index)), ids)
+    for index in operands:
+        join(site, index, axis - rank + len(site.shape(index)), ids)
     site.emit(axis, ids)
 
 
-def _join(site: Site, index: int, axis: int, ids: IntArray) -> None:
-    """One operand of a broadcast; ``axis`` is where the channels would stand on it."""
+def join(site: Site, index: int, axis: int, ids: IntArray) -> None:
+    """One operand of several; ``axis`` is where the channels ``ids`` would stand on it."""
     track = site.track(index)
     if track is not None:
         _join_tracked(site, track.ids, ids)

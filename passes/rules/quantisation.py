@@ -8,8 +8,9 @@ from .site import Site
 
 
 @rule("QuantizeLinear", "DequantizeLinear")
+@rule("com.microsoft.QuantizeLinear", "com.microsoft.DequantizeLinear")
 def quantise(site: Site) -> None:
-    """Every element by itself; a scale and a zero point per channel shrink with the channels."""
+    """Channels pass through; a scale and a zero point per channel shrink with them."""
     track = site.only_track()
     axis = int(site.attribute("axis", 1)) % max(len(site.shape(0)), 1)
     for index in (1, 2):
@@ -25,5 +26,5 @@ def quantise(site: Site) -> None:
 
 @rule("DynamicQuantizeLinear")
 def quantise_by_range(site: Site) -> None:
-    """Takes its scale from the values."""
+    """They all stay: it takes its scale from the values."""
     raise Refused("its scale is taken from the range of all channels")

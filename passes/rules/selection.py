@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnx_shapprune.types import IntArray
@@ -32,11 +34,7 @@ def split(site: Site) -> None:
 
 def _parts(site: Site, ids: IntArray) -> list[IntArray]:
     if site.has(1):
-        sizes = site.fixed_numbers(1)
-        parts = _cut(ids, [int(size.value) for size in sizes])
-        for size, part in zip(sizes, parts, strict=True):
-            site.follow_entry(size, part)
-        return parts
+        return _sized_parts(site, ids, site.fixed_numbers(1))
     listed = site.attribute("split")
     if listed is not None:
         parts = _cut(ids, [int(size) for size in listed])
@@ -46,48 +44,64 @@ def _parts(site: Site, ids: IntArray) -> list[IntArray]:
     count = int(site.attribute("num_outputs", len(site.node.output)))
     if len(ids) % count:
         raise Refused(f"it splits {len(ids)} channels into {count} parts that are not equal")
+    return _equal_parts(site, ids, count)
+
+
+def _sized_parts(site: Site, ids: IntArray, sizes: Sequence[Number]) -> list[IntArray]:
+    parts = _cut(ids, [int(size.value) for size in sizes])
+    for size, part in zip(sizes, parts, strict=True):
+        site.follow_entry(size, part)
+    return parts
+
+
+def _equal_parts(site: Site, ids: IntArray, count: int) -> list[IntArray]:
     first, *others = np.split(ids, count)
     for other in others:
         site.tie(first, other)
     return [first, *others]
 
 
-@rule("SplitToSequence")
-def split_to_sequence(site: Site) -> None:
-    """Like Split; the sequence has the channels of all its parts in a row."""
-    track = site.only_track()
-    for part, size in zip(_sequence(site, track), site.fixed_numbers(1), strict=False):
-        site.follow_entry(size, part)
-    site.emit(track.axis, track.ids)
-
-
-def _sequence(site: Site, track: Track) -> list[IntArray]:
-    """Channels of the parts; where one number is the size of all, they lose the same ones."""
-    if _axis(site, "axis", 0) != track.axis or not site.has(1):
-        raise Refused("only sequences of stored numbers of channels are followed")
-    sizes = [int(size.value) for size in site.fixed_numbers(1)]
-    if site.shape(1) != ():
-        return _cut(track.ids, sizes)
-    first, *others = _cut(track.ids, sizes * (len(track.ids) // sizes[0]))
-    for other in others:
-        site.tie(first, other)
-    return [first, *others]
-
-
-@rule("SequenceAt")
-def sequence_at(site: Site) -> None:
-    """One part of a sequence that a SplitToSequence makes."""
-    track, maker, index = site.only_track(), site.producer(0), site.value(1)
-    if maker is None or maker.node.op_type != "SplitToSequence" or index is None:
-        raise Refused("only stored places in sequences that a split makes are followed")
-    parts = _sequence(maker, track)
-    site.emit(track.axis, parts[int(index)])
-
-
 def _cut(ids: IntArray, sizes: list[int]) -> list[IntArray]:
     if sum(sizes) != len(ids):
         raise Refused(f"its parts {sizes} are not all of its {len(ids)} channels")
     return np.split(ids, np.cumsum(sizes)[:-1])
+
+
+@rule("SplitToSequence")
+def split_to_sequence(site: Site) -> None:
+    """Like Split: each tensor of the sequence has its own channels."""
+    track = site.only_track()
+    if not site.has(1):
+        raise Refused("it splits off every position by itself")
+    sizes = site.fixed_numbers(1)
+    if _axis(site, "axis", 0) != track.axis:
+        require_free(site, sizes)
+        site.emit_sequence(track.axis, [track.ids])
+    elif site.shape(1):
+        site.emit_sequence(track.axis, _sized_parts(site, track.ids, sizes))
+    else:
+        site.emit_sequence(track.axis, _parts_of_size(site, track.ids, sizes[0]))
+
+
+def _parts_of_size(site: Site, ids: IntArray, size: Number) -> list[IntArray]:
+    count, rest = divmod(len(ids), int(size.value))
+    if rest:
+        raise Refused(f"the last part of its {len(ids)} channels is smaller than the others")
+    parts = _equal_parts(site, ids, count)
+    site.follow_entry(size, parts[0])
+    return parts
+
+
+@rule("SequenceAt")
+def sequence_at(site: Site) -> None:
+    """One tensor of a sequence with its channels."""
+    track, place = site.only_track(), site.value(1)
+    if len(track.parts) == 1:
+        site.emit(track.axis, track.ids)
+    elif place is None:
+        raise Refused("it picks a tensor by a computed number")
+    else:
+        site.emit(track.axis, track.parts[int(place)])
 
 
 @rule("Slice")
@@ -164,16 +178,39 @@ def gather_channels(site: Site) -> None:
     if axis != track.axis:
         site.emit(track.axis + (rank - 1 if axis < track.axis else 0), track.ids)
         return
-    indices = site.constant(1)
-    if indices is None:
-        raise Refused("it picks channels by computed indices")
-    picked = track.ids[indices]
-    site.renumber(1, track.ids)
+    picked = _picked(site, track)
     if rank == 1:
         site.slice(1, 0, picked)
         site.emit(axis, picked)
     else:
         site.lock(np.ravel(picked), "its channels are picked one by one")
+
+
+def _picked(site: Site, track: Track) -> IntArray:
+    """Atoms at the stored indices, which are renumbered."""
+    indices = site.constant(1)
+    if indices is None:
+        raise Refused("it picks channels by computed indices")
+    site.renumber(1, track.ids)
+    return track.ids[indices]
+
+
+@rule("GatherND")
+def gather_nd(site: Site) -> None:
+    """Like Gather where its indices run along the channels alone; channels behind them pass."""
+    if site.track(1) is not None:
+        raise Refused("channels choose what it picks")
+    track, front, shape = site.only_track(), int(site.attribute("batch_dims", 0)), site.shape(1)
+    depth = shape[-1] if shape else None
+    behind = front + depth if isinstance(depth, int) else len(site.shape(0))
+    if track.axis >= behind:
+        site.emit(track.axis - behind + len(shape) - 1, track.ids)
+    elif (track.axis, behind, len(shape)) == (0, 1, 2):
+        picked = _picked(site, track)[:, 0]
+        site.slice(1, 0, picked)
+        site.emit(0, picked)
+    else:
+        raise Refused("it picks along the channels and another axis at once")
 
 
 def _axis(site: Site, name: str, default: int) -> int:

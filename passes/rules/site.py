@@ -95,13 +95,6 @@ class Site:
             raise Refused(f"channels run along axis {track.axis}, it expects axis {axis}")
         return track
 
-    def producer(self, index: int) -> Site | None:
-        """The node that makes an input, to look at; None for what is stored or fed."""
-        node = self._graph.producers.get(self.node.input[index])
-        if node is None:
-            return None
-        return Site(self._graph, node, self._tracks, self._numbers, self._atoms)
-
     def shape(self, index: int) -> Shape:
         """Shape of an input; refused if not even the rank is known."""
         shape = self._graph.shape(self.node.input[index])
@@ -212,6 +205,11 @@ class Site:
         if output < len(self.node.output) and self.node.output[output]:
             self.effects.tracks[self.node.output[output]] = Track(axis, ids)
 
+    def emit_sequence(self, axis: int, parts: Sequence[IntArray]) -> None:
+        """The output is a sequence of tensors with these atoms along ``axis``."""
+        ids = np.concatenate(parts)
+        self.effects.tracks[self.node.output[0]] = Track(axis, ids, tuple(parts))
+
     def emit_numbers(self, entries: Sequence[Entry]) -> None:
         """The output is a shape tensor with these entries."""
         self.effects.numbers[self.node.output[0]] = tuple(entries)
@@ -261,6 +259,13 @@ class Site:
         """A number that is computed from widths stays what it is."""
         if number.widths:
             self.follow_entry(number, np.zeros(0, np.int64))
+
+    def pin_all(self, index: int) -> None:
+        """The numbers at an input stay what they are, where some are computed from widths."""
+        entries = self.numbers(index) if self.has(index) else None
+        if any(entry is not None and known(entry).widths for entry in entries or ()):
+            for number in self.fixed_numbers(index):
+                self.pin(number)
 
     def renumber(self, index: int, ids: IntArray) -> None:
         """A constant input has indices into an axis with the atoms ``ids``."""

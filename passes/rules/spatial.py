@@ -11,12 +11,14 @@ from .site import Site
 
 
 @rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+@rule("com.microsoft.QLinearAveragePool", "com.microsoft.QLinearGlobalAveragePool")
 def pool(site: Site) -> None:
     """Every channel is pooled by itself."""
-    track = site.only_track(1)
+    axis = len(site.shape(0)) - 1 if site.attribute("channels_last", 0) else 1
+    track = site.only_track(axis)
     if site.used(1):
         raise Refused("the indices it returns count over all channels")
-    site.emit(1, track.ids)
+    site.emit(axis, track.ids)
 
 
 @rule("Pad")

@@ -46,10 +46,16 @@ def cli() -> None:
 @options.model
 @options.dims
 @options.exclude
+@options.allow
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @options.verbose
 def inspect(
-    model: Path, dims: dict[str, int], exclude: tuple[str, ...], as_json: bool, verbose: bool
+    model: Path,
+    dims: dict[str, int],
+    exclude: tuple[str, ...],
+    allow: tuple[str, ...],
+    as_json: bool,
+    verbose: bool,
 ) -> None:
     """Show what can be removed from MODEL, what it costs, and what stands in the way.
 
@@ -62,7 +68,8 @@ def inspect(
     from .inspection import inspect_model
     from .model_io import load_model
 
-    found = inspect_model(load_model(model), dims, exclude)
+    approximate = "approximate" in allow
+    found = inspect_model(load_model(model), dims, exclude, approximate=approximate)
     if as_json:
         click.echo(dump(found.to_json()), nl=False)
     else:
@@ -237,6 +244,7 @@ def _open(given: dict[str, Any]) -> Bench:
         absent=given.get("absent", "zero"),  # compare: nothing is absent, no means are needed
         provider=given["provider"],
         seed=given["seed"],
+        approximate="approximate" in given.get("allow", ()),
     )
     if not given["quiet"]:
         click.echo(describe(bench.provider), err=True)

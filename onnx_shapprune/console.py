@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 from .comparison import Comparison
 from .inspection import GroupInfo, Inspection
 from .report import Report
-from .types import Cost, Skipped
+from .types import Approximated, Cost, Skipped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +38,7 @@ def show_report(report: Report, stream: TextIO, *, verbose: bool = False) -> Non
         console.print(f"masked ≡ removed: largest difference {report.max_difference:.1e}\n")
         rows = [(g.name, f"{len(g.kept)}/{g.players}", _listed(g.members)) for g in report.groups]
         _table(console, ("group", "kept", "nodes"), rows)
+    _show_approximated(report.approximated, console)
     show_skipped(report.skipped, console, verbose=verbose)
     if report.notes:
         console.print("\nnotes:")
@@ -56,6 +57,17 @@ def show_skipped(skipped: Sequence[Skipped], console: Console, *, verbose: bool)
         console.print(f"  {held}: {cause.reason} ({cause.op_type} '{cause.node}')")
     if len(shown) < len(skipped):
         console.print(f"  … and {len(skipped) - len(shown)} more (--verbose)")
+    allowed = dict.fromkeys(cause.op_type for cause in skipped if cause.approximable)
+    if allowed:
+        console.print(f"  --allow approximate lets channels under {', '.join(allowed)} be cut")
+
+
+def _show_approximated(found: Sequence[Approximated], console: Console) -> None:
+    """Which operators give something else than before for the channels that are left."""
+    if found:
+        count = len({entry.node for entry in found})
+        operators = ", ".join(dict.fromkeys(entry.op_type for entry in found))
+        console.print(f"approximate: {count} means over the channels that are left ({operators})")
 
 
 def show_inspection(found: Inspection, stream: TextIO, *, verbose: bool = False) -> None:
@@ -73,6 +85,7 @@ def show_inspection(found: Inspection, stream: TextIO, *, verbose: bool = False)
     console.print(f"groups      {len(found.groups)} with {found.cost.channels} players")
     for group in found.groups:
         _show_group(group, console)
+    _show_approximated(found.approximated, console)
     show_skipped(found.skipped, console, verbose=verbose)
 
 

@@ -12,11 +12,12 @@ from .calibration import is_batched
 from .cost import CostModel
 from .errors import OptionError
 from .model_io import Model
+from .passes.averages import approximated
 from .passes.couplings import find_groups
 from .passes.graph import Graph
 from .passes.shapes import bound_shape
 from .report import SCHEMA_VERSION, versions
-from .types import ChannelGroup, Cost, Shape, Skipped, TensorSpec
+from .types import Approximated, ChannelGroup, Cost, Shape, Skipped, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Inspection:
     macs_known: bool
     groups: tuple[GroupInfo, ...]
     skipped: tuple[Skipped, ...]
+    approximated: tuple[Approximated, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As plain data; ``cost.macs`` is null where the model's sizes are open."""
@@ -54,7 +56,11 @@ class Inspection:
 
 
 def inspect_model(
-    model: Model, dims: Mapping[str, int] | None = None, exclude: tuple[str, ...] = ()
+    model: Model,
+    dims: Mapping[str, int] | None = None,
+    exclude: tuple[str, ...] = (),
+    *,
+    approximate: bool = False,
 ) -> Inspection:
     """Analyse a model without running it.
 
@@ -62,6 +68,7 @@ def inspect_model(
         model: The model.
         dims: Values of symbolic dimensions; without them, sizes may stay open.
         exclude: Shell patterns of nodes or tensors to leave alone.
+        approximate: Let means and normalisations over channels run over those that are left.
 
     Raises:
         OptionError: No input has a dimension of a given name, or a pattern matches nothing.
@@ -69,7 +76,7 @@ def inspect_model(
     dims = dims or {}
     _require_known(dims, model)
     graph = Graph(model.proto, {s.name: bound_shape(s.shape, dims) for s in model.inputs})
-    coupling = find_groups(graph, exclude)
+    coupling = find_groups(graph, exclude, approximate=approximate)
     batched = is_batched(model.inputs)
     single = Graph(
         model.proto,
@@ -84,6 +91,7 @@ def inspect_model(
         macs_known=not costs.unmeasured,
         groups=tuple(_groups(costs, coupling.groups)),
         skipped=coupling.skipped,
+        approximated=approximated(graph, coupling.groups),
     )
 
 

@@ -66,8 +66,9 @@ def _show_approximated(found: Sequence[Approximated], console: Console) -> None:
     """Which operators give something else than before for the channels that are left."""
     if found:
         count = len({entry.node for entry in found})
+        means = "1 mean" if count == 1 else f"{count} means"
         operators = ", ".join(dict.fromkeys(entry.op_type for entry in found))
-        console.print(f"approximate: {count} means over the channels that are left ({operators})")
+        console.print(f"approximate: {means} over the channels that are left ({operators})")
 
 
 def show_inspection(found: Inspection, stream: TextIO, *, verbose: bool = False) -> None:

@@ -42,7 +42,8 @@ class Bench:
     """A model, the samples to judge it by, and the dependency analysis.
 
     ``absent`` says what stands in for an absent channel: ``zero``, or its ``mean`` over
-    the samples (folded into the reader's bias on removal). ``load_seconds`` is what it took
+    the samples (folded into the reader's bias on removal). ``approximate`` lets means and
+    normalisations over channels run over those that are left. ``load_seconds`` is what it took
     to read them.
     """
 
@@ -52,6 +53,7 @@ class Bench:
     absent: Absent = "mean"
     provider: Provider = "cpu"
     load_seconds: float = 0.0
+    approximate: bool = False
 
     def __post_init__(self) -> None:
         """Check the meaning of absent."""
@@ -79,7 +81,7 @@ class Bench:
     @cached_property
     def coupling(self) -> Coupling:
         """Groups that can be removed exactly, and why the others can't."""
-        return find_groups(self.graph, self.exclude)
+        return find_groups(self.graph, self.exclude, approximate=self.approximate)
 
     @property
     def notes(self) -> tuple[str, ...]:

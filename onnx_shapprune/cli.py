@@ -54,6 +54,7 @@ def cli() -> None:
     show_default=True,
     help="Groups in the order of the graph, or those first that cost the most.",
 )
+@options.allow
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @options.verbose
 def inspect(
@@ -61,6 +62,7 @@ def inspect(
     dims: dict[str, int],
     exclude: tuple[str, ...],
     sort: Order,
+    allow: tuple[str, ...],
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -76,7 +78,8 @@ def inspect(
     from .model_io import load_model
     from .tree import show_inspection
 
-    found = inspect_model(load_model(model), dims, exclude)
+    approximate = "approximate" in allow
+    found = inspect_model(load_model(model), dims, exclude, approximate=approximate)
     if as_json:
         click.echo(dump(found.to_json()), nl=False)
     else:
@@ -251,6 +254,7 @@ def _open(given: dict[str, Any]) -> Bench:
         absent=given.get("absent", "zero"),  # compare: nothing is absent, no means are needed
         provider=given["provider"],
         seed=given["seed"],
+        approximate="approximate" in given.get("allow", ()),
     )
     if not given["quiet"]:
         click.echo(describe(bench.provider), err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from .comparison import Comparison
 from .report import Report
-from .types import Cost, Skipped
+from .types import Approximated, Cost, Skipped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +39,7 @@ def show_report(report: Report, stream: TextIO, *, verbose: bool = False) -> Non
         console.print(f"masked ≡ removed: largest difference {report.max_difference:.1e}\n")
         rows = [(g.name, f"{len(g.kept)}/{g.players}", _listed(g.members)) for g in report.groups]
         _table(console, ("group", "kept", "nodes"), rows)
+    show_approximated(report.approximated, console)
     show_skipped(report.skipped, console, verbose=verbose)
     if report.notes:
         console.print("\nnotes:")
@@ -57,6 +58,23 @@ def show_skipped(skipped: Sequence[Skipped], console: Console, *, verbose: bool)
         console.print(f"  {held}: {cause.reason} ({cause.op_type} '{cause.node}')")
     if len(shown) < len(skipped):
         console.print(f"  … and {len(skipped) - len(shown)} more (--verbose)")
+    show_approximable(skipped, console)
+
+
+def show_approximable(skipped: Sequence[Skipped], console: Console) -> None:
+    """Which operators would not stand in the way if means over fewer channels were allowed."""
+    allowed = dict.fromkeys(cause.op_type for cause in skipped if cause.approximable)
+    if allowed:
+        console.print(f"  --allow approximate lets channels under {', '.join(allowed)} be cut")
+
+
+def show_approximated(found: Sequence[Approximated], console: Console) -> None:
+    """Which operators give something else than before for the channels that are left."""
+    if found:
+        count = len({entry.node for entry in found})
+        means = "1 mean" if count == 1 else f"{count} means"
+        operators = ", ".join(dict.fromkeys(entry.op_type for entry in found))
+        console.print(f"approximate: {means} over the channels that are left ({operators})")
 
 
 def show_comparison(found: Comparison, stream: TextIO) -> None:

@@ -13,11 +13,22 @@ from .calibration import is_batched
 from .cost import CostModel
 from .errors import OptionError
 from .model_io import Model
+from .passes.averages import approximated
 from .passes.couplings import find_groups
 from .passes.graph import STANDARD_DOMAINS, Graph, inner_convolutions, label, node_id
 from .passes.shapes import bound_shape
 from .report import SCHEMA_VERSION, versions
-from .types import NOBODY, ChannelGroup, Cost, Cut, Follow, Shape, Skipped, TensorSpec
+from .types import (
+    NOBODY,
+    Approximated,
+    ChannelGroup,
+    Cost,
+    Cut,
+    Follow,
+    Shape,
+    Skipped,
+    TensorSpec,
+)
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,7 @@ class Inspection:
     layers: tuple[LayerInfo, ...]
     groups: tuple[GroupInfo, ...]
     skipped: tuple[Skipped, ...]
+    approximated: tuple[Approximated, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As plain data; ``cost.macs`` is null where the model's sizes are open."""
@@ -121,7 +133,11 @@ class Inspection:
 
 
 def inspect_model(
-    model: Model, dims: Mapping[str, int] | None = None, exclude: tuple[str, ...] = ()
+    model: Model,
+    dims: Mapping[str, int] | None = None,
+    exclude: tuple[str, ...] = (),
+    *,
+    approximate: bool = False,
 ) -> Inspection:
     """Analyse a model without running it.
 
@@ -129,6 +145,7 @@ def inspect_model(
         model: The model.
         dims: Values of symbolic dimensions; without them, sizes may stay open.
         exclude: Shell patterns of nodes or tensors to leave alone.
+        approximate: Let means and normalisations over channels run over those that are left.
 
     Raises:
         OptionError: No input has a dimension of a given name, or a pattern matches nothing.
@@ -136,7 +153,7 @@ def inspect_model(
     dims = dims or {}
     _require_known(dims, model)
     graph = Graph(model.proto, {s.name: bound_shape(s.shape, dims) for s in model.inputs})
-    coupling = find_groups(graph, exclude)
+    coupling = find_groups(graph, exclude, approximate=approximate)
     batched = is_batched(model.inputs)
     single = Graph(
         model.proto,
@@ -157,6 +174,7 @@ def inspect_model(
         layers=layers,
         groups=tuple(_groups(graph, costs, coupling.groups)),
         skipped=coupling.skipped,
+        approximated=approximated(graph, coupling.groups),
     )
 
 
@@ -212,7 +230,8 @@ def _is_convolution(node: onnx.NodeProto) -> bool:
 
 
 def _convolutions(graph: Graph, layers: tuple[LayerInfo, ...]) -> ConvolutionsInfo:
-    inner = sum(len(inner_convolutions(graph.model, node)) for node in graph.nodes.values())
+    hidden = (node for node in graph.nodes.values() if graph.hides(node))
+    inner = sum(len(inner_convolutions(graph.model, node)) for node in hidden)
     every = [layer for layer in layers if "Conv" in layer.op_type]
     macs = [layer.macs for layer in every if layer.groups]
     known = [count for count in macs if count is not None]

@@ -21,6 +21,7 @@ METRICS = ("auto", "kl", "error", "match", "accuracy", "cross-entropy")
 QUANTITIES = ("macs", "parameters", "bytes")
 ABSENT = ("mean", "zero")
 ORDERS = ("graph", "cost")
+ALLOWED = ("approximate",)
 
 
 def parse_dims(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
@@ -80,6 +81,12 @@ exclude = click.option(
     multiple=True,
     help="Leave nodes alone whose name or tensors match; repeatable.",
 )
+allow = click.option(
+    "--allow",
+    type=click.Choice(ALLOWED),
+    multiple=True,
+    help="approximate: let means and normalisations over channels run over those that are left.",
+)
 provider = click.option(
     "--provider",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -125,7 +132,7 @@ quiet = click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors
 verbose = click.option("--verbose", "-v", is_flag=True, help="Say everything.")
 
 _SAMPLES = (data, preprocess, dims, provider)
-_SCORING = (exclude, estimator, budget, metric, absent, seed)
+_SCORING = (exclude, allow, estimator, budget, metric, absent, seed)
 
 
 def together(*options: _Decorator) -> _Decorator:

@@ -58,7 +58,7 @@ class Clock:
         self.seconds[name] = round(perf_counter() - start, 3)
 
 
-def open_bench(
+def open_bench(  # noqa: PLR0913
     model: Source,
     data: Data,
     *,
@@ -68,6 +68,7 @@ def open_bench(
     absent: Absent = "mean",
     provider: Wanted = "auto",
     seed: int = 0,
+    approximate: bool = False,
 ) -> Bench:
     """Load a model and samples for it.
 
@@ -80,6 +81,7 @@ def open_bench(
         absent: What stands in for an absent channel, ``zero`` or its ``mean``.
         provider: ``auto``, ``cpu`` or ``cuda``.
         seed: For ``random:N`` data.
+        approximate: Let means and normalisations over channels run over those that are left.
 
     Raises:
         ModelError, DataError, OptionError, ProviderError: See there.
@@ -90,7 +92,8 @@ def open_bench(
         data, loaded.inputs, preprocess=preprocess, dims=dims or {}, seed=seed
     )
     runs_on = choose_provider(provider)
-    return Bench(loaded, samples, exclude, absent, runs_on, perf_counter() - start)
+    seconds = perf_counter() - start
+    return Bench(loaded, samples, exclude, absent, runs_on, seconds, approximate)
 
 
 def prune(

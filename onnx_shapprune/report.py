@@ -10,7 +10,8 @@ from typing import Any
 
 from . import __version__
 from .bench import Bench
-from .types import Cost, GroupPlan, GroupScore, Plan, Scores, Skipped
+from .passes.averages import approximated
+from .types import Approximated, ChannelGroup, Cost, GroupPlan, GroupScore, Plan, Scores, Skipped
 
 SCHEMA_VERSION = 1
 
@@ -51,6 +52,7 @@ class Report:
     metric: MetricReport
     max_difference: float
     skipped: tuple[Skipped, ...]
+    approximated: tuple[Approximated, ...]
     evaluations: int
     seconds: Mapping[str, float]
     provider: str
@@ -86,6 +88,7 @@ def build_report(
         metric=metric,
         max_difference=difference,
         skipped=bench.coupling.skipped,
+        approximated=approximated(bench.graph, _cut(plan)),
         evaluations=sum(group.evaluations for group in scores.groups) if scores else 0,
         seconds=dict(seconds),
         provider=bench.provider,
@@ -95,6 +98,11 @@ def build_report(
         notes=bench.notes,
         versions=versions(),
     )
+
+
+def _cut(plan: Plan) -> list[ChannelGroup]:
+    """Groups that something leaves."""
+    return [part.group for part in plan.groups if not part.kept.all()]
 
 
 def _groups(plan: Plan, scores: Scores | None) -> Iterator[GroupReport]:

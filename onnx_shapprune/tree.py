@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
 
-from .console import console_for, number
+from .console import console_for, number, show_approximable, show_approximated
 from .inspection import CutInfo, FollowInfo, GroupInfo, Inspection
 from .types import Skipped, TensorSpec
 
@@ -43,6 +43,8 @@ def show_inspection(
         if tree is not None:
             console.print()
             console.print(tree)
+    show_approximable(found.skipped, console)
+    show_approximated(found.approximated, console)
     if found.groups and not verbose:
         console.print(f"\n{_KEY}", soft_wrap=True)
 

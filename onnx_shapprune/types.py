@@ -81,7 +81,8 @@ class ChannelGroup:
     ``members`` are the names of the nodes that produce the channels; ``weights`` the
     constants to slice; ``reads`` the activations that some node sums over (where an
     absent player is masked); ``shapes`` all activations that become narrower; ``indices``
-    the constants whose values are positions along a cut axis.
+    the constants whose values are positions along a cut axis; ``averages`` the activations
+    that some node takes a mean over (where an absent player has no weight).
     """
 
     name: str
@@ -92,6 +93,7 @@ class ChannelGroup:
     shapes: tuple[Cut, ...]
     follows: tuple[Follow, ...]
     indices: tuple[Cut, ...] = ()
+    averages: tuple[Cut, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,12 +110,25 @@ class Shift:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Why some channels stay: ``node`` of ``op_type`` stands in the way of ``members``."""
+    """Why some channels stay: ``node`` of ``op_type`` stands in the way of ``members``.
+
+    ``approximable``: it would not, if means over the channels that are left were allowed.
+    """
 
     node: str
     op_type: str
     reason: str
     members: tuple[str, ...] = ()
+    approximable: bool = False
+
+
+@dataclass(frozen=True)
+class Approximated:
+    """A node whose mean over channels of ``group`` is one over those that are left."""
+
+    node: str
+    op_type: str
+    group: str
 
 
 @dataclass(frozen=True)

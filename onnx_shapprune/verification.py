@@ -297,11 +297,10 @@ def _least_scale(graph: Graph, name: str) -> float:
 
 
 def _inner_probes(graph: Graph, plan: Plan, tolerances: Mapping[str, float]) -> list[_Probe]:
-    """Outputs of all nodes that read a cut tensor."""
+    """Outputs of all nodes that sum or take means over a cut tensor."""
     kept = _kept_positions(plan)
-    names = dict.fromkeys(
-        slot.node for part in plan.groups for cut in part.group.reads for slot in cut.readers
-    )
+    cuts = (c for part in plan.groups for c in (*part.group.reads, *part.group.averages))
+    names = dict.fromkeys(slot.node for cut in cuts for slot in cut.readers)
     return [
         _Probe(name, axis=axis, kept=positions, tolerance=tolerances[name])
         for name in names

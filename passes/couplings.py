@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 
 import numpy as np
 import onnx
@@ -28,22 +29,27 @@ from .stored import absorbed, is_kernel, stays_anyhow
 _MAX_CHOICES = 64
 
 
-def find_groups(graph: Graph, exclude: Sequence[str] = ()) -> Coupling:
+def find_groups(
+    graph: Graph, exclude: Sequence[str] = (), *, approximate: bool = False
+) -> Coupling:
     """All groups of channels that can be removed exactly, and why the others can't.
 
     Args:
         graph: Index of the model.
         exclude: Shell patterns; nodes whose name, or one of whose tensors' names,
             matches keep all their channels.
+        approximate: Let means and normalisations over channels run over those that are left.
+            The channels that stay then change with those that leave.
 
     Raises:
         OptionError: A pattern matches nothing in the model.
     """
-    best = _partition(graph, exclude, {})
+    analyse = partial(_partition, graph, exclude, approximate=approximate)
+    best = analyse({})
     choices: dict[str, int] = {}
     for node, options in _open_choices(best.walked):
         for option in range(1, options):
-            tried = _partition(graph, exclude, {**choices, node: option})
+            tried = analyse({**choices, node: option})
             if tried.free() > best.free():
                 best, choices = tried, {**choices, node: option}
     return best.coupling()
@@ -54,9 +60,11 @@ def _open_choices(walked: Walked) -> list[tuple[str, int]]:
     return list(walked.options.items())[:_MAX_CHOICES]
 
 
-def _partition(graph: Graph, exclude: Sequence[str], choices: Mapping[str, int]) -> Partition:
+def _partition(
+    graph: Graph, exclude: Sequence[str], choices: Mapping[str, int], *, approximate: bool
+) -> Partition:
     """Walk the graph and sort what the rules said."""
-    walk = _Walk(graph, choices)
+    walk = _Walk(graph, choices, approximate=approximate)
     for node in graph.nodes.values():
         walk.visit(node)
     walk.lock_exposed()
@@ -70,24 +78,24 @@ def _partition(graph: Graph, exclude: Sequence[str], choices: Mapping[str, int])
 class _Walk:
     """Applies the rules and collects what they say."""
 
-    def __init__(self, graph: Graph, choices: Mapping[str, int]) -> None:
+    def __init__(self, graph: Graph, choices: Mapping[str, int], *, approximate: bool) -> None:
         self.graph = graph
         self.walked = Walked()
         self._choices = choices
+        self._approximate = approximate
 
     def visit(self, node: onnx.NodeProto) -> None:
         """Let the node's rule speak; where it can't, what the node reads must stay."""
         self._skip_bodies(node)
         if not self._is_concerned(node):
             return
-        choice = self._choices.get(node_id(node), 0)
-        site = Site(self.graph, node, self.walked.tracks, self.walked.numbers, self.walked, choice)
+        site = self._site(node)
         atoms = self.walked.atoms
         try:
             self._rule(node, site)(site)
         except Refused as refusal:
             self.walked.atoms = atoms  # what the rule made before it gave up is nobody's
-            self._refuse(node, str(refusal))
+            self._refuse(node, refusal)
         else:
             self._apply(node, site.effects)
         if not any(name in self.walked.numbers for name in node.output):
@@ -96,11 +104,22 @@ class _Walk:
 
     def _skip_bodies(self, node: onnx.NodeProto) -> None:
         """Say why the convolutions in a node's bodies are left alone, where they are."""
-        nested = self.graph.scopes[node_id(node)] != TOP and "it is itself in a body"
-        reason = self.graph.closed.get(node_id(node)) or nested
-        inner = inner_convolutions(self.graph.model, node)
-        if inner and (reason or node.domain not in STANDARD_DOMAINS):
+        inner = inner_convolutions(self.graph.model, node) if self.graph.hides(node) else []
+        if inner:
+            nested = self.graph.scopes[node_id(node)] != TOP and "it is itself in a body"
+            reason = self.graph.closed.get(node_id(node)) or nested
             self.walked.skip(node, reason or "its opset is not that of the model", inner)
+
+    def _site(self, node: onnx.NodeProto) -> Site:
+        return Site(
+            self.graph,
+            node,
+            self.walked.tracks,
+            self.walked.numbers,
+            self.walked,
+            self._choices.get(node_id(node), 0),
+            approximate=self._approximate,
+        )
 
     def _is_concerned(self, node: onnx.NodeProto) -> bool:
         found = (*self.walked.tracks.keys() & set(node.input), *self._number_inputs(node))
@@ -130,11 +149,12 @@ class _Walk:
         entries = self.walked.numbers.get(node.input[index], ())
         return [ids for entry in entries if entry for ids in known(entry).widths]
 
-    def _refuse(self, node: onnx.NodeProto, reason: str) -> None:
+    def _refuse(self, node: onnx.NodeProto, refusal: Refused) -> None:
+        reason = str(refusal)
         for index, name in enumerate(node.input):
             track = self.walked.tracks.get(name)
             for ids in [track.ids] if track else self._widths(node, index):
-                self.walked.lock(node, ids, reason)
+                self.walked.lock(node, ids, reason, approximable=refusal.approximable)
         if "Conv" in node.op_type:
             self.walked.skip(node, reason, [label(node)])
 
@@ -143,6 +163,7 @@ class _Walk:
         self.walked.numbers |= effects.numbers
         self.walked.slices += effects.slices
         self.walked.reads += effects.reads
+        self.walked.averages += effects.averages
         self.walked.follows += effects.follows
         self.walked.renumbered += effects.renumbered
         if effects.options > 1:

@@ -128,10 +128,14 @@ class Graph:
         read = (name for name, slots in self.readers.items() if self._crosses(name, slots))
         return frozenset((*hidden, *trained, *read))
 
+    def hides(self, owner: onnx.NodeProto) -> bool:
+        """Whether the nodes in a node's bodies, or in the function it calls, are not indexed."""
+        is_inner = self.scopes[node_id(owner)] != TOP
+        return is_inner or node_id(owner) in self.closed or owner.domain not in STANDARD_DOMAINS
+
     def _hidden_reads(self, owner: onnx.NodeProto) -> Iterator[str]:
         """Names that bodies read which are not indexed."""
-        indexed = self.scopes[node_id(owner)] == TOP and node_id(owner) not in self.closed
-        return iter(()) if indexed else body_names(owner)
+        return body_names(owner) if self.hides(owner) else iter(())
 
     def _crosses(self, name: str, slots: Iterable[Slot]) -> bool:
         made = name in self.producers and self.constant_root(name) is None

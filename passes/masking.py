@@ -11,20 +11,29 @@ kept never passes through it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnx_shapprune.types import Array, ChannelGroup, Cut, Shift
+from onnx_shapprune.types import Array, ChannelGroup, Cut, Shift, Slot
 
+from .averages import Averaging, averaging
 from .graph import Graph
 from .stored import stored_shape
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # its warnings concern no user of ours
 
 _PREFIX = "kept of "
+_FLOAT, _DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
+_SCALE = 1
+"""Input of a normalisation."""
+
+_AXES_ARE_INPUTS = {"ReduceSum": 13, "ReduceMean": 18}
+"""Since which opset the axes of an operator are an input, no attribute."""
+
 _ZERO_POINTS = {"QLinearConv": 2, "ConvInteger": 2, "MatMulInteger": 2} | {
     "QLinearMatMul": 2,
     "QGemm": 2,
@@ -61,6 +70,21 @@ def _zero_point(node: Any) -> Any | None:
     return None if found is None or found.is_empty() else found
 
 
+@dataclass(frozen=True, eq=False)
+class _Mean:
+    """What a mean is made of: values, the mask of each, and how many channels are present.
+
+    They are of type ``elem_type``; nodes for them go to ``place``.
+    """
+
+    over: Averaging
+    values: Any
+    mask: Any
+    present: Any
+    elem_type: int
+    place: list[Any]
+
+
 class _Masker:
     """Puts nodes in front of the graph, before its nodes and behind them, in this order."""
 
@@ -73,6 +97,7 @@ class _Masker:
         self._nodes = {_id(n): n for inner in reversed(self._graphs) for n in inner.nodes}
         self._factors: dict[str, list[Any]] = {}
         self._reads: dict[str, Cut] = {}
+        self._averages: dict[str, Cut] = {}
         self._front: list[Any] = []
         self._before: dict[int, list[Any]] = {}
         self._behind: dict[int, list[Any]] = {}
@@ -86,11 +111,13 @@ class _Masker:
         self._graph.inputs.append(mask)
         one = self._constant(np.ones(1, np.float32))
         extended = self._add(self._front, "Concat", [mask, one], axis=0)
-        for cut in group.reads:
+        reads, averages = ({c.tensor: c for c in cuts} for cuts in (group.reads, group.averages))
+        for tensor, cut in (reads | averages).items():
             owner = self._constant(cut.owner)
             factors = self._add(self._front, "Gather", [extended, owner], axis=0)
-            self._factors.setdefault(cut.tensor, []).append(factors)
-            self._reads[cut.tensor] = cut
+            self._factors.setdefault(tensor, []).append(factors)
+        self._reads |= reads
+        self._averages |= averages
         if shifts:
             absent = self._add(self._front, "Sub", [one, mask])
             for shift in shifts:
@@ -98,11 +125,19 @@ class _Masker:
 
     def mask_reads(self) -> None:
         """Multiply tensors by their positions' masks; NOBODY's is the extra 1 at the end."""
+        factors = {tensor: self._product(found) for tensor, found in self._factors.items()}
         for tensor, cut in self._reads.items():
-            factors, *others = self._factors[tensor]
-            for other in others:
-                factors = self._add(self._front, "Mul", [factors, other])
-            self._mask_read(cut, factors)
+            self._mask_read(cut, factors[tensor])
+        for tensor, cut in self._averages.items():
+            for slot in cut.readers:
+                self._weigh(slot, cut, factors[tensor])
+
+    def _product(self, factors: Sequence[Any]) -> Any:
+        """Of the masks of all groups that have positions on one tensor."""
+        first, *others = factors
+        for other in others:
+            first = self._add(self._front, "Mul", [first, other])
+        return first
 
     def _mask_read(self, cut: Cut, factors: Any) -> None:
         source = self._source.nodes[cut.readers[0].node]
@@ -151,16 +186,84 @@ class _Masker:
         add = gs.Node("Add", self._name(), inputs=[node.outputs[0], total], outputs=[output])
         self._behind.setdefault(id(node), []).insert(0, add)
 
+    # --- means
+
+    def _weigh(self, slot: Slot, cut: Cut, factors: Any) -> None:
+        """Give absent players no weight in the mean that a node takes."""
+        node, over = self._nodes[slot.node], averaging(self._source, slot, cut)
+        place = self._before.setdefault(id(node), [])
+        elem_type = self._source.elem_type(cut.tensor) or _FLOAT
+        precise = _DOUBLE if elem_type == _DOUBLE else _FLOAT
+        source = node.inputs[slot.index]
+        values = self._cast(place, source, elem_type, precise)
+        if over.groups:
+            values = self._add(place, "Reshape", [values, self._sizes(over.form)])
+        mask = self._reshaped(factors, over.weights, precise)
+        mean = _Mean(over, values, mask, self._present(factors, precise), precise, place)
+        result = self._normalised(mean, node) if over.normalises else self._mean(mean)
+        if over.groups:
+            result = self._add(place, "Reshape", [result, self._add(place, "Shape", [source])])
+        node.inputs[slot.index] = self._cast(place, result, precise, elem_type)
+
+    def _present(self, factors: Any, elem_type: int) -> Any:
+        """How many positions are present, but at least one, with shape [1]."""
+        total = self._reduce(self._front, "ReduceSum", factors, [0])
+        total = self._add(self._front, "Max", [total, self._constant(np.ones(1, np.float32))])
+        return self._cast(self._front, total, _FLOAT, elem_type)
+
+    def _mean(self, mean: _Mean) -> Any:
+        """The mean over the channels that are present; their axis stays, with length one."""
+        number = self._number(max(mean.over.groups, 1), mean.elem_type)
+        each = self._add(self._front, "Div", [mean.present, number])
+        weights = self._add(self._front, "Div", [mean.mask, each])
+        weighted = self._add(mean.place, "Mul", [mean.values, weights])
+        return self._reduce(mean.place, "ReduceSum", weighted, [mean.over.axis])
+
+    def _normalised(self, mean: _Mean, node: Any) -> Any:
+        """What to normalise for the result that the present channels alone would give.
+
+        Zeros in absent places make the spread smaller than it is by the root of the share that
+        is present: the values are made larger by it, and the node's scale smaller.
+        """
+        values, place = mean.values, mean.place
+        if mean.over.centred:
+            centre = self._reduce(place, "ReduceMean", self._mean(mean), mean.over.axes)
+            values = self._add(place, "Sub", [values, centre])
+        width = self._number(mean.over.width, mean.elem_type)
+        share = self._add(self._front, "Div", [mean.present, width])
+        root = self._add(self._front, "Sqrt", [share])
+        scale = node.inputs[_SCALE]
+        kind = self._source.elem_type(scale.name) or mean.elem_type
+        factor = self._cast(self._front, root, mean.elem_type, kind)
+        node.inputs[_SCALE] = self._add(place, "Mul", [scale, factor])
+        larger = self._add(self._front, "Div", [mean.mask, root])
+        return self._add(place, "Mul", [values, larger])
+
+    def _number(self, value: int, elem_type: int) -> Any:
+        return self._constant(
+            np.ones(1, np.float64 if elem_type == _DOUBLE else np.float32) * value
+        )
+
+    def _reduce(self, place: list[Any], op: str, tensor: Any, axes: Sequence[int]) -> Any:
+        if self._source.opset < _AXES_ARE_INPUTS[op]:
+            return self._add(place, op, [tensor], axes=list(axes))
+        return self._add(place, op, [tensor, self._sizes(axes)])
+
+    def _sizes(self, values: Sequence[int]) -> Any:
+        return self._constant(np.asarray(values, np.int64))
+
+    def _cast(self, place: list[Any], tensor: Any, source: int, target: int) -> Any:
+        return tensor if source == target else self._add(place, "Cast", [tensor], to=target)
+
     # --- nodes
 
     def _reshaped(self, tensor: Any, shape: Sequence[int], elem_type: int) -> Any:
-        sizes = self._constant(np.asarray(shape, np.int64))
-        tensor = self._add(self._front, "Reshape", [tensor, sizes])
-        if elem_type in (0, onnx.TensorProto.FLOAT):
-            return tensor
-        return self._add(self._front, "Cast", [tensor], to=elem_type)
+        tensor = self._add(self._front, "Reshape", [tensor, self._sizes(shape)])
+        return self._cast(self._front, tensor, _FLOAT, elem_type or _FLOAT)
 
-    def _add(self, place: list[Any], op: str, inputs: list[Any], **attributes: int) -> Any:
+    def _add(
+        self, place: list[Any], op: str, inputs: list[Any], **attributes: int | list[int]
+    ) -> Any:
         output = gs.Variable(self._name())
         place.append(gs.Node(op, self._name(), attributes, inputs, [output]))
         return output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -46,6 +46,7 @@ class Walked:
     locks: list[Lock] = field(default_factory=list)
     slices: list[Sliced] = field(default_factory=list)
     reads: list[Slot] = field(default_factory=list)
+    averages: list[Slot] = field(default_factory=list)
     follows: list[Followed] = field(default_factory=list)
     renumbered: list[Renumbered] = field(default_factory=list)
     options: dict[str, int] = field(default_factory=dict)
@@ -58,9 +59,12 @@ class Walked:
         self.atoms += count
         return np.arange(self.atoms - count, self.atoms, dtype=np.int64)
 
-    def lock(self, node: onnx.NodeProto, ids: IntArray, reason: str) -> None:
+    def lock(
+        self, node: onnx.NodeProto, ids: IntArray, reason: str, *, approximable: bool = False
+    ) -> None:
         """The node is the reason why these atoms must stay."""
-        self.locks.append(Lock(ids, Skipped(label(node), node.op_type, reason)))
+        cause = Skipped(label(node), node.op_type, reason, approximable=approximable)
+        self.locks.append(Lock(ids, cause))
 
     def skip(self, node: onnx.NodeProto, reason: str, members: Sequence[str]) -> None:
         """The node's own channels are out of reach."""
@@ -117,9 +121,10 @@ class Partition:
         weights = self._cuts(
             (self._constant(s.slot), s.axis, s.ids, (s.slot,)) for s in self.walked.slices
         )
-        reads = self._cuts(self._reads())
         tensors = ((name, t) for name, t in self.walked.tracks.items() if not t.parts)
         shapes = self._cuts((name, t.axis, t.ids, ()) for name, t in tensors)
+        reads = self._cuts(self._by_tensor(self.walked.reads))
+        averages = self._cuts(self._by_tensor(self.walked.averages))
         follows = self._follows()
         indices = self._cuts(
             (self._constant(r.slot), 0, r.ids, (r.slot,)) for r in self.walked.renumbered
@@ -135,6 +140,7 @@ class Partition:
                     shapes=tuple(shapes[number]),
                     follows=tuple(follows[number]),
                     indices=tuple(indices[number]),
+                    averages=tuple(averages[number]),
                 )
 
     def _members(self) -> list[list[str]]:
@@ -151,11 +157,14 @@ class Partition:
         name = self._graph.nodes[slot.node].input[slot.index]
         return self._graph.constant_root(name) or name
 
-    def _reads(self) -> Iterator[tuple[str, int, IntArray, tuple[Slot, ...]]]:
-        slots: dict[str, list[Slot]] = {}
-        for slot in self.walked.reads:
-            slots.setdefault(self._graph.nodes[slot.node].input[slot.index], []).append(slot)
-        for name, readers in slots.items():
+    def _by_tensor(
+        self, slots: Sequence[Slot]
+    ) -> Iterator[tuple[str, int, IntArray, tuple[Slot, ...]]]:
+        """The tracked tensors at these node inputs, each with all of its readers."""
+        found: dict[str, list[Slot]] = {}
+        for slot in slots:
+            found.setdefault(self._graph.nodes[slot.node].input[slot.index], []).append(slot)
+        for name, readers in found.items():
             track = self.walked.tracks[name]
             yield name, track.axis, track.ids, tuple(readers)
 
@@ -186,14 +195,13 @@ class Partition:
 
     def _skipped(self) -> Iterator[Skipped]:
         """One line for each node and reason, with the nodes whose channels it holds."""
-        held: dict[tuple[str, str, str], dict[str, None]] = {}
+        held: dict[Skipped, dict[str, None]] = {}
         for lock in self.walked.locks:
-            cause = (lock.cause.node, lock.cause.op_type, lock.cause.reason)
-            held.setdefault(cause, {}).update(dict.fromkeys(self._held_by(lock)))
+            held.setdefault(lock.cause, {}).update(dict.fromkeys(self._held_by(lock)))
         for skipped in self.walked.skipped:
-            cause = (skipped.node, skipped.op_type, skipped.reason)
+            cause = replace(skipped, members=())
             held.setdefault(cause, {}).update(dict.fromkeys(skipped.members))
-        return (Skipped(*cause, tuple(members)) for cause, members in held.items() if members)
+        return (replace(cause, members=tuple(m)) for cause, m in held.items() if m)
 
     def _indivisible(self) -> Iterator[Skipped]:
         """Groups of a single player: nothing of them can leave without all of it."""

@@ -105,6 +105,24 @@ def sequential(
     return model(nodes, stored, [batch, classes], [batch, *SHAPE])
 
 
+def layer_norm(seed: int = 0) -> onnx.ModelProto:
+    """Conv, a norm over channels and pixels, Conv, a head: groups second and, if allowed, first."""
+    rng = np.random.default_rng(seed)
+    nodes, stored = head("c2", 8, rng)
+    nodes = [
+        conv("first", "x", "c1"),
+        helper.make_node("LayerNormalization", ["c1", "scale"], ["n1"], name="norm", axis=1),
+        conv("second", "n1", "c2"),
+        *nodes,
+    ]
+    stored += [
+        weight(rng, "first.w", 6, SHAPE[0], 3, 3),
+        weight(rng, "second.w", 8, 6, 3, 3),
+        onnx.numpy_helper.from_array(np.ones((6, *SHAPE[1:]), np.float32), "scale"),
+    ]
+    return model(nodes, stored, ["N", CLASSES])
+
+
 def residual(seed: int = 0) -> onnx.ModelProto:
     """A stem, one block with an identity skip, a head: groups stem and inner."""
     rng = np.random.default_rng(seed)
@@ -235,7 +253,8 @@ def workplace(folder: Path) -> None:
     """The files that tests of the command line work with, in `folder`.
 
     `net.onnx` with `data.npz` (x and labels), `fixed.onnx` with a batch of 4, `skip.onnx`
-    (residual), `stuck.onnx` (nothing to prune), `open.onnx` (images of any size).
+    (residual), `stuck.onnx` (nothing to prune), `open.onnx` (images of any size),
+    `norm.onnx` (a norm over channels).
     """
     for name, proto in {
         "net": sequential(),
@@ -243,6 +262,7 @@ def workplace(folder: Path) -> None:
         "skip": residual(),
         "stuck": nothing_to_prune(),
         "open": open_sizes(),
+        "norm": layer_norm(),
     }.items():
         save(proto, folder / f"{name}.onnx")
     np.savez(folder / "data.npz", x=samples(), labels=labels())

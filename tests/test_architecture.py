@@ -25,6 +25,7 @@ RANKS = (
     # one thing done to a model or a game
     "passes.folding",
     "passes.stored",
+    "passes.averages",
     "runtime cost estimators passes.partition passes.shifts passes.masking "
     "passes.removal passes.outputs passes.suffix passes.inner passes.rules.constants",
     # the rules, from their tools to their register

@@ -385,6 +385,28 @@ def test_min_channels() -> None:
     assert [width(pruned, f"conv{i}.w") for i in (1, 2)] == [3, 3]
 
 
+def test_means_over_channels_are_cut_only_if_that_is_allowed() -> None:
+    shown = done("inspect", "norm.onnx").stdout
+    assert "its statistics run over the channels" in shown
+    assert "--allow approximate lets channels under LayerNormalization be cut" in shown
+    allowed = done("inspect", "norm.onnx", "--allow", "approximate").stdout
+    assert "approximate: 1 mean over the channels that are left (LayerNormalization)" in allowed
+    assert "--allow" not in allowed
+
+
+def test_what_was_approximated_is_reported() -> None:
+    files = ("norm.onnx", "-o", "out.onnx", "--report", "r.json", "--data", "random:8")
+    how = ("--allow", "approximate", "--estimator", "l1")
+    result = done("prune", *files, *how, "--keep", "0.5")
+    group = {"node": "norm", "op_type": "LayerNormalization", "group": "first"}
+    assert read_json("r.json")["approximated"] == [group]
+    assert "approximate: 1 mean over the channels that are left" in result.stderr
+    done("prune", *files, *how, "--keep", "1", "--force")
+    assert read_json("r.json")["approximated"] == []
+    scores = json.loads(done("score", "norm.onnx", "--data", "random:8", *how).stdout)
+    assert "first" in {part["name"] for part in scores["groups"]}
+
+
 @pytest.mark.parametrize("absent", options.ABSENT)
 def test_absent(absent: str) -> None:
     """A mean goes into the bias of what reads it; a zero leaves biases alone."""
@@ -495,6 +517,7 @@ def test_nothing_to_prune_copies_the_source() -> None:
         "op_type": "Conv",
         "reason": "its channels are the model's output 'y'",
         "members": ["only"],
+        "approximable": False,
     }
     assert skipped["reason"] in result.stderr
 

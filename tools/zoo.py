@@ -3,6 +3,7 @@
     python tools/zoo.py                       all 68 files
     python tools/zoo.py --quick               a few nets
     python tools/zoo.py vgg yolo --peers      two nets, beside other pruners
+    python tools/zoo.py convnext --allow approximate
     python tools/zoo.py --json FILE           also as data
 
 The nets are those of tools/zoo_nets.py. The four files of a net: both exporters of torch,
@@ -236,7 +237,9 @@ def counted(touched: Mapping[str, bool]) -> tuple[int, int]:
 # --- our own ----------------------------------------------------------------------------------
 
 
-def examine(name: str, exporter: Exporter, batchnorm: BatchNorm) -> Row:
+def examine(
+    name: str, exporter: Exporter, batchnorm: BatchNorm, *, approximate: bool = False
+) -> Row:
     """Prune one file and measure everything about it."""
     path = exported(name, exporter, batchnorm)
     model = load_model(path)
@@ -245,12 +248,12 @@ def examine(name: str, exporter: Exporter, batchnorm: BatchNorm) -> Row:
     touched = dict.fromkeys(kernels(model.proto), False)
     start = perf_counter()
     try:
-        result, outcome = attempt(model)
+        result, outcome = attempt(model, approximate=approximate)
     except Exception as error:  # a crash is a result too
         row = replace(row, message=told(error))
-        skipped = skipped_anyhow(model)
+        skipped = skipped_anyhow(model, approximate=approximate)
     else:
-        row = filled(row, model, result, outcome)
+        row = filled(row, model, result, outcome, approximate=approximate)
         skipped = result.report.skipped
         touched = shrunk(model.proto, result.model)
         row = replace(row, runs=what_runs(name, path, result.model.SerializeToString()))
@@ -263,8 +266,8 @@ def examine(name: str, exporter: Exporter, batchnorm: BatchNorm) -> Row:
     )
 
 
-def attempt(model: Model) -> tuple[Result, str]:
-    bench = open_bench(model, SAMPLES, provider="cpu", seed=0)
+def attempt(model: Model, *, approximate: bool) -> tuple[Result, str]:
+    bench = open_bench(model, SAMPLES, provider="cpu", seed=0, approximate=approximate)
     try:
         return prune(bench, keep=KEEP, scoring=Scoring(estimator=ESTIMATOR)), "reached"
     except TargetUnreachable as end:
@@ -273,7 +276,7 @@ def attempt(model: Model) -> tuple[Result, str]:
         return end.result, "nothing"
 
 
-def filled(row: Row, model: Model, result: Result, outcome: str) -> Row:
+def filled(row: Row, model: Model, result: Result, outcome: str, *, approximate: bool) -> Row:
     """The figures of a result."""
     report, plan = result.report, result.plan
     return replace(
@@ -283,7 +286,7 @@ def filled(row: Row, model: Model, result: Result, outcome: str) -> Row:
         parameters=report.after.parameters / report.before.parameters,
         max_difference=report.max_difference,
         groups=len(report.groups),
-        analysis=timed(lambda: find_groups(Graph(model.proto))),
+        analysis=timed(lambda: find_groups(Graph(model.proto), approximate=approximate)),
         surgery=timed(lambda: remove(model.proto, model.sha256, plan)),
     )
 
@@ -298,10 +301,10 @@ def timed(call: Callable[[], object]) -> float:
     return median(seconds)
 
 
-def skipped_anyhow(model: Model) -> Sequence[Skipped]:
+def skipped_anyhow(model: Model, *, approximate: bool) -> Sequence[Skipped]:
     """The reasons of the analysis where what comes after it has failed."""
     try:
-        return find_groups(Graph(model.proto)).skipped
+        return find_groups(Graph(model.proto), approximate=approximate).skipped
     except Exception:  # it has been told already
         return ()
 
@@ -550,12 +553,13 @@ def show(rows: Sequence[Row], peers: Sequence[PeerRow]) -> None:
             )
 
 
-def write(path: Path, rows: Sequence[Row], peers: Sequence[PeerRow]) -> None:
+def write(path: Path, rows: Sequence[Row], peers: Sequence[PeerRow], allow: str) -> None:
     """Everything as JSON."""
     torch_versions = {name: metadata.version(name) for name in ("torch", "onnxscript")}
     data = {
         "keep": KEEP,
         "estimator": ESTIMATOR,
+        "allow": allow,
         "summary": summary(rows, peers),
         "rows": [asdict(row) for row in rows],
         "peers": [asdict(row) for row in peers],
@@ -569,6 +573,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NETS))
     parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}")
     parser.add_argument("--peers", action="store_true", help="also onnxsim and torch-pruning")
+    parser.add_argument("--allow", choices=["approximate"], help="as the option of prune")
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
     unknown = sorted({*given.names} - NETS.keys())
@@ -577,14 +582,15 @@ def main() -> None:
     rows, peers = [], []
     for name in given.names or (QUICK if given.quick else NETS):
         for exporter, batchnorm in VARIANTS:
-            rows.append(examine(name, exporter, batchnorm))
+            approximate = given.allow is not None
+            rows.append(examine(name, exporter, batchnorm, approximate=approximate))
             tell_row(rows[-1])
         for peer in examine_peers(name) if given.peers else ():
             peers.append(peer)
             tell_peer(peer)
     show(rows, peers)
     if given.json:
-        write(given.json, rows, peers)
+        write(given.json, rows, peers, given.allow or "")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ _COARSE_BEFORE = 13
 
 @rule(*_SUMS, *_OTHERS)
 def reduce(site: Site) -> None:
-    """Channels pass through a reduction over other axes; sums over them end here."""
+    """Channels pass through a reduction over other axes; sums and means of them end here."""
     track = site.only_track()
     rank = len(site.shape(0))
     axes = {axis % rank for axis in site.integers(1, "axes") or _all_axes(site, rank)}
@@ -25,6 +25,8 @@ def reduce(site: Site) -> None:
         site.emit(track.axis - before, track.ids)
     elif site.node.op_type in _SUMS:
         site.read(0)
+    elif site.node.op_type == "ReduceMean":
+        site.average(0, "it reduces over the channels")
     else:
         raise Refused("it reduces over the channels")
 

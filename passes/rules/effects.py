@@ -63,6 +63,14 @@ Entry = Number | Width | None
 class Refused(Exception):
     """A rule can't treat this node exactly; the message is the reason."""
 
+    approximable = False
+
+
+class Inexact(Refused):
+    """A rule could treat this node if a mean over the channels that are left will do."""
+
+    approximable = True
+
 
 class Atoms(Protocol):
     """Where new atoms come from."""
@@ -116,6 +124,7 @@ class Effects:
     locks: list[tuple[IntArray, str]] = field(default_factory=list)
     slices: list[Sliced] = field(default_factory=list)
     reads: list[Slot] = field(default_factory=list)
+    averages: list[Slot] = field(default_factory=list)
     follows: list[Followed] = field(default_factory=list)
     renumbered: list[Renumbered] = field(default_factory=list)
     produced: list[IntArray] = field(default_factory=list)

@@ -25,6 +25,7 @@ from .effects import (
     Effects,
     Entry,
     Followed,
+    Inexact,
     Number,
     Place,
     Refused,
@@ -45,9 +46,12 @@ class Site:
         numbers: Mapping[str, tuple[Entry, ...]],
         atoms: Atoms,
         choice: int = 0,
+        *,
+        approximate: bool = False,
     ) -> None:
         self.node = node
         self.opset = graph.opset
+        self.approximate = approximate
         self.effects = Effects()
         self._graph = graph
         self._tracks = tracks
@@ -241,6 +245,19 @@ class Site:
     def read(self, index: int) -> None:
         """The node sums over the channels of an input: the place to mask them."""
         self.effects.reads.append(self._slot(index))
+
+    def average(self, index: int, otherwise: str) -> None:
+        """The node takes a mean over the channels of an input: absent ones have no weight in it.
+
+        Raises:
+            Inexact: That is not allowed; ``otherwise`` is the reason.
+            Refused: The mean would be a mean of integers.
+        """
+        if not self.approximate:
+            raise Inexact(otherwise)
+        if self.is_integer(index):
+            raise Refused("it takes a mean of integers over the channels")
+        self.effects.averages.append(self._slot(index))
 
     def follow_attribute(self, name: str, ids: IntArray, entry: int = -1, sign: int = 1) -> None:
         """An attribute names the width of ``ids``; with sign −1 it is counted from the end."""

@@ -18,6 +18,7 @@ RANKS = (
     # what everybody speaks
     "onnx_shapprune types errors calib_data passes",
     # alone with their subject
+    "settings",
     "files images metrics progress command passes.shapes passes.rules.effects "
     "estimators.base estimators.budget",
     "calibration model_io passes.graph "

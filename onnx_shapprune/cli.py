@@ -46,23 +46,31 @@ def cli() -> None:
 @options.model
 @options.dims
 @options.exclude
+@options.groups
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @options.verbose
 def inspect(
-    model: Path, dims: dict[str, int], exclude: tuple[str, ...], as_json: bool, verbose: bool
+    model: Path,
+    dims: dict[str, int],
+    exclude: tuple[str, ...],
+    groups: Path | None,
+    as_json: bool,
+    verbose: bool,
 ) -> None:
     """Show what can be removed from MODEL, what it costs, and what stands in the way.
 
     \b
     onnx-shapprune inspect model.onnx
     onnx-shapprune inspect model.onnx --dim height=224 --dim width=224 --json
+    onnx-shapprune inspect model.onnx --groups groups.toml
     """
     from .console import show_inspection
     from .documents import dump
+    from .groups_file import load_wishes
     from .inspection import inspect_model
     from .model_io import load_model
 
-    found = inspect_model(load_model(model), dims, exclude)
+    found = inspect_model(load_model(model), dims, load_wishes(groups, exclude))
     if as_json:
         click.echo(dump(found.to_json()), nl=False)
     else:
@@ -225,6 +233,7 @@ def demo(folder: Path) -> None:
 
 def _open(given: dict[str, Any]) -> Bench:
     """The bench that the options describe; says where it runs and what was assumed."""
+    from .groups_file import load_wishes
     from .pipeline import open_bench
     from .runtime import describe
 
@@ -233,7 +242,7 @@ def _open(given: dict[str, Any]) -> Bench:
         given["data"],
         preprocess=given["preprocess"],
         dims=given["dims"],
-        exclude=given.get("exclude", ()),
+        wishes=load_wishes(given.get("groups"), given.get("exclude", ())),
         absent=given.get("absent", "zero"),  # compare: nothing is absent, no means are needed
         provider=given["provider"],
         seed=given["seed"],
@@ -247,7 +256,7 @@ def _open(given: dict[str, Any]) -> Bench:
 
 def _read_by(given: dict[str, Any]) -> list[Path]:
     """Files that a command reads, as far as they are files and not a preset or a number."""
-    others = (given["data"], given["preprocess"], given.get("scores_file"))
+    others = (given["data"], given["preprocess"], given.get("scores_file"), given.get("groups"))
     return [*given["model"].files, *(Path(name) for name in others if name is not None)]
 
 

@@ -79,6 +79,12 @@ exclude = click.option(
     multiple=True,
     help="Leave nodes alone whose name or tensors match; repeatable.",
 )
+groups = click.option(
+    "--groups",
+    metavar="FILE.toml",
+    type=_FILE,
+    help="Join, name or forbid groups, as a file says.",
+)
 provider = click.option(
     "--provider",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -124,7 +130,7 @@ quiet = click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors
 verbose = click.option("--verbose", "-v", is_flag=True, help="Say everything.")
 
 _SAMPLES = (data, preprocess, dims, provider)
-_SCORING = (exclude, estimator, budget, metric, absent, seed)
+_SCORING = (exclude, groups, estimator, budget, metric, absent, seed)
 
 
 def together(*options: _Decorator) -> _Decorator:

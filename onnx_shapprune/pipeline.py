@@ -23,7 +23,18 @@ from .progress import SILENT, stage
 from .report import MetricReport, Report, build_report
 from .runtime import Session, Wanted, choose_provider
 from .scoring import Scoring, doubts, played, score, values_by_group
-from .types import Array, BoolArray, Cost, FloatArray, GroupPlan, Plan, Progress, Scores
+from .types import (
+    NO_WISHES,
+    Array,
+    BoolArray,
+    Cost,
+    FloatArray,
+    GroupPlan,
+    Plan,
+    Progress,
+    Scores,
+    Wishes,
+)
 from .verification import verify
 
 _TIGHTENINGS = 24
@@ -64,7 +75,7 @@ def open_bench(
     *,
     preprocess: str | Path | None = None,
     dims: Mapping[str, int] | None = None,
-    exclude: tuple[str, ...] = (),
+    wishes: Wishes = NO_WISHES,
     absent: Absent = "mean",
     provider: Wanted = "auto",
     seed: int = 0,
@@ -76,7 +87,7 @@ def open_bench(
         data: See :func:`onnx_shapprune.calibration.load_calibration`.
         preprocess: How images become arrays: a preset or a TOML file.
         dims: Values of symbolic dimensions.
-        exclude: Shell patterns of nodes or tensors to leave alone.
+        wishes: What is asked of the groups; see :func:`onnx_shapprune.load_wishes`.
         absent: What stands in for an absent channel, ``zero`` or its ``mean``.
         provider: ``auto``, ``cpu`` or ``cuda``.
         seed: For ``random:N`` data.
@@ -90,7 +101,7 @@ def open_bench(
         data, loaded.inputs, preprocess=preprocess, dims=dims or {}, seed=seed
     )
     runs_on = choose_provider(provider)
-    return Bench(loaded, samples, exclude, absent, runs_on, perf_counter() - start)
+    return Bench(loaded, samples, wishes, absent, runs_on, perf_counter() - start)
 
 
 def prune(
@@ -108,7 +119,7 @@ def prune(
 
     Args:
         model: Path of an .onnx file, a model in memory, or an open bench (for control over
-            preprocessing, exclusions, the meaning of absent and the provider).
+            preprocessing, wishes, the meaning of absent and the provider).
         data: Samples, see :func:`onnx_shapprune.calibration.load_calibration`; not with a bench.
         keep: Share of the cost to keep, above 0 and at most 1.
         of: ``macs``, ``parameters`` or ``bytes``.

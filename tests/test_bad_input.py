@@ -690,7 +690,8 @@ SCORES: list[Row] = [
         f"{SCORED} unknown.json",
         1,
         "the scores name the group 'conv9', the model has none of that name",
-        "see the groups with: onnx-shapprune inspect MODEL",
+        "give the --groups that the scores were made with, or see the groups with: "
+        "onnx-shapprune inspect MODEL",
     ),
     (
         "fewer scores than players",

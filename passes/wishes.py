@@ -108,6 +108,8 @@ class _Request:
 
     def require_possible(self, plain: Partition) -> None:
         """Check each member, and each pair, against what the graph itself asks for."""
+        if not self.members:
+            raise self.refused("it has no members", 'give patterns, such as "conv1"')
         if len(self.members) == 1 and not self.wish.name:
             raise self.refused(
                 f"{described(self.members[0].node)} alone has nothing to leave with",

@@ -229,15 +229,15 @@ def _require_apart(requests: Sequence[_Request], numbers: Sequence[int], joined:
         zip(requests, numbers, strict=True), 2
     ):
         if here == there:
-            tied = _meeting(one, other, joined)
+            tied = _meeting(one, other, joined) or "all of " + ", ".join(joined.members(here))
             raise other.refused(
-                f"its channels are in one group with those of {one.title}{tied}",
+                f"its channels are in one group with those of {one.title}, by {tied}",
                 "ask for one group with the members of both",
             )
 
 
 def _meeting(one: _Request, other: _Request, joined: Partition) -> str:
-    """What ties two requests, as the end of a sentence; '' where no channel is in both."""
+    """What ties two requests; '' where no channel is in both, and no node makes some of both."""
     for mine, yours in itertools.product(one.members, other.members):
         here, there = joined.classes(mine.ids), joined.classes(yours.ids)
         common = np.isin(here, there) & ~joined.stays(mine.ids)
@@ -245,8 +245,8 @@ def _meeting(one: _Request, other: _Request, joined: Partition) -> str:
             k = int(common.argmax())
             m = int((there == here[k]).argmax())
             tied = joined.tied_by(mine.ids[k], yours.ids[m])
-            return f", by {tied or described(yours.node)}"
-    return next((f", by {described(node)}" for node in _makers_of_both(one, other, joined)), "")
+            return tied or described(yours.node)
+    return next(map(described, _makers_of_both(one, other, joined)), "")
 
 
 def _makers_of_both(one: _Request, other: _Request, joined: Partition) -> Iterator[onnx.NodeProto]:

@@ -87,6 +87,18 @@ def beside_the_input() -> Model:
     return b.build(b.head(x, (14, 3)))
 
 
+def overlapping() -> Model:
+    """Two sums that share a part: no layer makes the channels of all."""
+    b = Builder()
+    x = b.input("N", 3, 6, 6)
+    parts = [b.conv(x, (3, 2)) for _ in range(3)]
+    sums = [
+        b.add("Add", b.add("Concat", *pair, axis=1), b.conv(x, (3, 4)))
+        for pair in itertools.pairwise(parts)
+    ]
+    return b.build(b.head(b.add("Concat", *sums, axis=1), (8, 3)))
+
+
 def found(model: Model, *wishes: tuple[str, ...], forbid: tuple[str, ...] = ()) -> Coupling:
     """The coupling; a wish is a name and its members."""
     groups = tuple(GroupWish(members, name) for name, *members in wishes)
@@ -372,6 +384,23 @@ REFUSED: list[tuple[str, Model, list[tuple[str, ...]], tuple[str, ...], str, str
         [("one", "Conv_0"), ("two", "Conv_1")],
         (),
         "group 'two': its channels are in one group with those of group 'one', by Conv 'Conv_3'",
+        "ask for one group with the members of both",
+    ),
+    (
+        "two names for one group in several steps",
+        overlapping(),
+        [("one", "Conv_0"), ("two", "Conv_2")],
+        (),
+        "group 'two': its channels are in one group with those of group 'one', "
+        "by all of Conv_0, Conv_1, Conv_2, Conv_4, Conv_7",
+        "ask for one group with the members of both",
+    ),
+    (
+        "two names for the same channels",
+        branches(),
+        [("one", "stem"), ("two", "relu0")],
+        (),
+        "group 'two': its channels are in one group with those of group 'one', by Relu 'relu0'",
         "ask for one group with the members of both",
     ),
     (

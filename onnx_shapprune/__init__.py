@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .calibration import load_calibration
     from .comparison import compare
     from .curves import damage_curves
+    from .groups_file import load_wishes
     from .inspection import inspect_model
     from .model_io import load_model, save_model
     from .passes.couplings import find_groups
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .passes.removal import remove
     from .pipeline import Result, make_plan, open_bench, prune
     from .scoring import Scoring, score, values_by_group
+    from .types import GroupWish, Wishes
     from .verification import verify
 
 _here = Path(__file__).resolve().parent
@@ -39,10 +41,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "Bench": "bench",
     "Graph": "passes.graph",
+    "GroupWish": "types",
     "Limits": "allocation",
     "Result": "pipeline",
     "Scoring": "scoring",
     "Target": "allocation",
+    "Wishes": "types",
     "allocate": "allocation",
     "compare": "comparison",
     "damage_curves": "curves",
@@ -50,6 +54,7 @@ _HOMES = {
     "inspect_model": "inspection",
     "load_calibration": "calibration",
     "load_model": "model_io",
+    "load_wishes": "groups_file",
     "make_plan": "pipeline",
     "open_bench": "pipeline",
     "prune": "pipeline",
@@ -63,10 +68,12 @@ _HOMES = {
 __all__ = [
     "Bench",
     "Graph",
+    "GroupWish",
     "Limits",
     "Result",
     "Scoring",
     "Target",
+    "Wishes",
     "allocate",
     "compare",
     "damage_curves",
@@ -74,6 +81,7 @@ __all__ = [
     "inspect_model",
     "load_calibration",
     "load_model",
+    "load_wishes",
     "make_plan",
     "open_bench",
     "prune",

@@ -28,7 +28,17 @@ from .passes.outputs import declare_inputs, with_outputs
 from .passes.shifts import shifted_axes, shifts, unshifted_readers
 from .passes.suffix import suffix
 from .runtime import Provider, Session
-from .types import Array, Calibration, ChannelGroup, Coupling, FloatArray, Shape, Shift
+from .types import (
+    NO_WISHES,
+    Array,
+    Calibration,
+    ChannelGroup,
+    Coupling,
+    FloatArray,
+    Shape,
+    Shift,
+    Wishes,
+)
 
 Absent = Literal["zero", "mean"]
 ABSENT: tuple[Absent, ...] = ("zero", "mean")
@@ -41,19 +51,17 @@ _CACHE_SHARE = 0.25
 class Bench:
     """A model, the samples to judge it by, and the dependency analysis.
 
-    ``absent`` says what stands in for an absent channel: ``zero``, or its ``mean`` over
-    the samples (folded into the reader's bias on removal). ``approximate`` lets means and
-    normalisations over channels run over those that are left. ``load_seconds`` is what it took
-    to read them.
+    ``wishes`` are what the user asks of the groups. ``absent`` says what stands in for an
+    absent channel: ``zero``, or its ``mean`` over the samples (folded into the reader's bias
+    on removal). ``load_seconds`` is what it took to read them.
     """
 
     model: Model
     calibration: Calibration
-    exclude: tuple[str, ...] = ()
+    wishes: Wishes = NO_WISHES
     absent: Absent = "mean"
     provider: Provider = "cpu"
     load_seconds: float = 0.0
-    approximate: bool = False
 
     def __post_init__(self) -> None:
         """Check the meaning of absent."""
@@ -81,7 +89,7 @@ class Bench:
     @cached_property
     def coupling(self) -> Coupling:
         """Groups that can be removed exactly, and why the others can't."""
-        return find_groups(self.graph, self.exclude, approximate=self.approximate)
+        return find_groups(self.graph, self.wishes)
 
     @property
     def notes(self) -> tuple[str, ...]:

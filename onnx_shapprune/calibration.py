@@ -19,12 +19,11 @@ from .images import (
     find_images,
     image_format,
     load_preprocess,
-    nearest,
-    quoted,
     read_image,
     resolved,
     shape_text,
 )
+from .settings import nearest, quoted
 from .types import Array, Calibration, IntArray, Shape, TensorSpec
 
 LABELS = "labels"

@@ -55,6 +55,7 @@ def cli() -> None:
     help="Groups in the order of the graph, or those first that cost the most.",
 )
 @options.allow
+@options.groups
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @options.verbose
 def inspect(
@@ -63,6 +64,7 @@ def inspect(
     exclude: tuple[str, ...],
     sort: Order,
     allow: tuple[str, ...],
+    groups: Path | None,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -72,14 +74,16 @@ def inspect(
     onnx-shapprune inspect model.onnx
     onnx-shapprune inspect model.onnx --sort cost -v
     onnx-shapprune inspect model.onnx --dim height=224 --dim width=224 --json
+    onnx-shapprune inspect model.onnx --groups groups.toml
     """
     from .documents import dump
+    from .groups_file import load_wishes
     from .inspection import inspect_model
     from .model_io import load_model
     from .tree import show_inspection
 
-    approximate = "approximate" in allow
-    found = inspect_model(load_model(model), dims, exclude, approximate=approximate)
+    wishes = load_wishes(groups, exclude, approximate="approximate" in allow)
+    found = inspect_model(load_model(model), dims, wishes)
     if as_json:
         click.echo(dump(found.to_json()), nl=False)
     else:
@@ -242,6 +246,7 @@ def demo(folder: Path) -> None:
 
 def _open(given: dict[str, Any]) -> Bench:
     """The bench that the options describe; says where it runs and what was assumed."""
+    from .groups_file import load_wishes
     from .pipeline import open_bench
     from .runtime import describe
 
@@ -250,11 +255,14 @@ def _open(given: dict[str, Any]) -> Bench:
         given["data"],
         preprocess=given["preprocess"],
         dims=given["dims"],
-        exclude=given.get("exclude", ()),
+        wishes=load_wishes(
+            given.get("groups"),
+            given.get("exclude", ()),
+            approximate="approximate" in given.get("allow", ()),
+        ),
         absent=given.get("absent", "zero"),  # compare: nothing is absent, no means are needed
         provider=given["provider"],
         seed=given["seed"],
-        approximate="approximate" in given.get("allow", ()),
     )
     if not given["quiet"]:
         click.echo(describe(bench.provider), err=True)
@@ -265,7 +273,7 @@ def _open(given: dict[str, Any]) -> Bench:
 
 def _read_by(given: dict[str, Any]) -> list[Path]:
     """Files that a command reads, as far as they are files and not a preset or a number."""
-    others = (given["data"], given["preprocess"], given.get("scores_file"))
+    others = (given["data"], given["preprocess"], given.get("scores_file"), given.get("groups"))
     return [*given["model"].files, *(Path(name) for name in others if name is not None)]
 
 

@@ -6,9 +6,7 @@ input of one model. Pillow is imported only when an image is opened.
 
 from __future__ import annotations
 
-import difflib
 import math
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from .errors import DataError, OptionError
+from .settings import nearest, quoted, read_toml, unknown_key
 from .types import Array, IntArray, Shape, TensorSpec
 
 if TYPE_CHECKING:
@@ -42,16 +41,6 @@ _WIDE_TO_BYTE = 257  # 65535 / 255
 
 
 # --- words for messages ------------------------------------------------------------
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The one of ``known`` that ``word`` was probably meant to be, or ''."""
-    return next(iter(difflib.get_close_matches(word, sorted(known), 1)), "")
-
-
-def quoted(words: Iterable[str]) -> str:
-    """``words`` as 'a', 'b', 'c'."""
-    return ", ".join(f"'{word}'" for word in words)
 
 
 def shape_text(shape: Shape) -> str:
@@ -130,21 +119,8 @@ def load_preprocess(spec: str | Path) -> Preprocess:
             f"unknown preprocessing '{text}'",
             f"{meant}give one of {quoted(PRESETS)}, or a .toml file",
         )
-    return _from_table(_read_toml(Path(text)), text)
-
-
-def _read_toml(path: Path) -> dict[str, object]:
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise OptionError(
-            f"{path} can't be read: {error.strerror}", "check the path given for --preprocess"
-        ) from error
-    except ValueError as error:  # also text that isn't UTF-8
-        raise OptionError(
-            f"{path} is not TOML: {error}", "write lines such as: size = [224, 224]"
-        ) from error
+    table = read_toml(Path(text), "--preprocess", "size = [224, 224]")
+    return _from_table(table, text)
 
 
 def _from_table(table: Mapping[str, object], source: str) -> Preprocess:
@@ -163,9 +139,7 @@ def _from_table(table: Mapping[str, object], source: str) -> Preprocess:
 
 def _value(key: str, raw: object, source: str) -> object:
     if key not in _KEYS:
-        guess = nearest(key, _KEYS)
-        hint = f"did you mean '{guess}'?" if guess else f"the keys are {quoted(_KEYS)}"
-        raise OptionError(f"{source}: unknown key '{key}'", hint)
+        raise unknown_key(key, _KEYS, source)
     expected, read = _KEYS[key]
     value = read(raw)
     if value is None:

@@ -19,6 +19,7 @@ from .passes.graph import STANDARD_DOMAINS, Graph, inner_convolutions, label, no
 from .passes.shapes import bound_shape
 from .report import SCHEMA_VERSION, versions
 from .types import (
+    NO_WISHES,
     NOBODY,
     Approximated,
     ChannelGroup,
@@ -28,6 +29,7 @@ from .types import (
     Shape,
     Skipped,
     TensorSpec,
+    Wishes,
 )
 
 
@@ -133,27 +135,23 @@ class Inspection:
 
 
 def inspect_model(
-    model: Model,
-    dims: Mapping[str, int] | None = None,
-    exclude: tuple[str, ...] = (),
-    *,
-    approximate: bool = False,
+    model: Model, dims: Mapping[str, int] | None = None, wishes: Wishes = NO_WISHES
 ) -> Inspection:
     """Analyse a model without running it.
 
     Args:
         model: The model.
         dims: Values of symbolic dimensions; without them, sizes may stay open.
-        exclude: Shell patterns of nodes or tensors to leave alone.
-        approximate: Let means and normalisations over channels run over those that are left.
+        wishes: What is asked of the groups.
 
     Raises:
-        OptionError: No input has a dimension of a given name, or a pattern matches nothing.
+        OptionError: No input has a dimension of a given name, or a pattern matches nothing,
+            or a wish can't be granted.
     """
     dims = dims or {}
     _require_known(dims, model)
     graph = Graph(model.proto, {s.name: bound_shape(s.shape, dims) for s in model.inputs})
-    coupling = find_groups(graph, exclude, approximate=approximate)
+    coupling = find_groups(graph, wishes)
     batched = is_batched(model.inputs)
     single = Graph(
         model.proto,

@@ -87,6 +87,12 @@ allow = click.option(
     multiple=True,
     help="approximate: let means and normalisations over channels run over those that are left.",
 )
+groups = click.option(
+    "--groups",
+    metavar="FILE.toml",
+    type=_FILE,
+    help="Join, name or forbid groups, as a file says.",
+)
 provider = click.option(
     "--provider",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -132,7 +138,7 @@ quiet = click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors
 verbose = click.option("--verbose", "-v", is_flag=True, help="Say everything.")
 
 _SAMPLES = (data, preprocess, dims, provider)
-_SCORING = (exclude, allow, estimator, budget, metric, absent, seed)
+_SCORING = (exclude, allow, groups, estimator, budget, metric, absent, seed)
 
 
 def together(*options: _Decorator) -> _Decorator:

@@ -23,7 +23,18 @@ from .progress import SILENT, stage
 from .report import MetricReport, Report, build_report
 from .runtime import Session, Wanted, choose_provider
 from .scoring import Scoring, doubts, played, score, values_by_group
-from .types import Array, BoolArray, Cost, FloatArray, GroupPlan, Plan, Progress, Scores
+from .types import (
+    NO_WISHES,
+    Array,
+    BoolArray,
+    Cost,
+    FloatArray,
+    GroupPlan,
+    Plan,
+    Progress,
+    Scores,
+    Wishes,
+)
 from .verification import verify
 
 _TIGHTENINGS = 24
@@ -58,17 +69,16 @@ class Clock:
         self.seconds[name] = round(perf_counter() - start, 3)
 
 
-def open_bench(  # noqa: PLR0913
+def open_bench(
     model: Source,
     data: Data,
     *,
     preprocess: str | Path | None = None,
     dims: Mapping[str, int] | None = None,
-    exclude: tuple[str, ...] = (),
+    wishes: Wishes = NO_WISHES,
     absent: Absent = "mean",
     provider: Wanted = "auto",
     seed: int = 0,
-    approximate: bool = False,
 ) -> Bench:
     """Load a model and samples for it.
 
@@ -77,11 +87,10 @@ def open_bench(  # noqa: PLR0913
         data: See :func:`onnx_shapprune.calibration.load_calibration`.
         preprocess: How images become arrays: a preset or a TOML file.
         dims: Values of symbolic dimensions.
-        exclude: Shell patterns of nodes or tensors to leave alone.
+        wishes: What is asked of the groups; see :func:`onnx_shapprune.load_wishes`.
         absent: What stands in for an absent channel, ``zero`` or its ``mean``.
         provider: ``auto``, ``cpu`` or ``cuda``.
         seed: For ``random:N`` data.
-        approximate: Let means and normalisations over channels run over those that are left.
 
     Raises:
         ModelError, DataError, OptionError, ProviderError: See there.
@@ -92,8 +101,7 @@ def open_bench(  # noqa: PLR0913
         data, loaded.inputs, preprocess=preprocess, dims=dims or {}, seed=seed
     )
     runs_on = choose_provider(provider)
-    seconds = perf_counter() - start
-    return Bench(loaded, samples, exclude, absent, runs_on, seconds, approximate)
+    return Bench(loaded, samples, wishes, absent, runs_on, perf_counter() - start)
 
 
 def prune(
@@ -111,7 +119,7 @@ def prune(
 
     Args:
         model: Path of an .onnx file, a model in memory, or an open bench (for control over
-            preprocessing, exclusions, the meaning of absent and the provider).
+            preprocessing, wishes, the meaning of absent and the provider).
         data: Samples, see :func:`onnx_shapprune.calibration.load_calibration`; not with a bench.
         keep: Share of the cost to keep, above 0 and at most 1.
         of: ``macs``, ``parameters`` or ``bytes``.

@@ -83,7 +83,8 @@ def values_by_group(scores: Scores, bench: Bench) -> dict[str, FloatArray]:
     """Values per group, checked to belong to this model and its groups.
 
     Raises:
-        ScoresError: Another model, an unknown group, or another number of players.
+        ScoresError: Another model, an unknown group, other members, or another number of
+            players.
     """
     if scores.model_sha256 != bench.model.sha256:
         raise ScoresError(
@@ -123,8 +124,10 @@ def _checked(part: GroupScore, groups: Mapping[str, ChannelGroup]) -> FloatArray
     if part.name not in groups:
         raise ScoresError(
             f"the scores name the group '{part.name}', the model has none of that name",
-            "see the groups with: onnx-shapprune inspect MODEL",
+            "give the --groups that the scores were made with, or see the groups with: "
+            "onnx-shapprune inspect MODEL",
         )
+    _require_same_members(part, groups[part.name])
     values = np.asarray(part.values, np.float64)
     if len(values) != groups[part.name].players or not np.isfinite(values).all():
         raise ScoresError(
@@ -132,6 +135,16 @@ def _checked(part: GroupScore, groups: Mapping[str, ChannelGroup]) -> FloatArray
             "score this model again",
         )
     return values
+
+
+def _require_same_members(part: GroupScore, group: ChannelGroup) -> None:
+    """The players of other layers are other players, however many there are."""
+    if set(part.members) != set(group.members):
+        raise ScoresError(
+            f"the scores of group '{part.name}' are of {', '.join(part.members)}, "
+            f"now it is {', '.join(group.members)}",
+            "give the --groups and --exclude that the scores were made with, or score again",
+        )
 
 
 def _group_score(group: ChannelGroup, found: Estimate, evaluations: int) -> GroupScore:

@@ -25,6 +25,41 @@ NOBODY = -1
 """Owner of a position that belongs to no player of the group."""
 
 
+# --- what is asked of the groups ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GroupWish:
+    """Channels that a user wants to leave together, under a name.
+
+    ``members`` are shell patterns of nodes or tensors; channel k of all that they name is
+    one player. Without a ``name`` the group is called as if nothing had been asked.
+    """
+
+    members: tuple[str, ...]
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user asks of the groups.
+
+    ``exclude`` and ``forbid`` are shell patterns of nodes or tensors whose channels stay: by
+    the command line, and by the file ``source``, from which ``groups`` are, too.
+    ``approximate``: means and normalisations over channels may run over those that are left.
+    """
+
+    exclude: tuple[str, ...] = ()
+    forbid: tuple[str, ...] = ()
+    groups: tuple[GroupWish, ...] = ()
+    source: str = ""
+    approximate: bool = False
+
+
+NO_WISHES = Wishes()
+"""Nothing is asked: every group is as the graph has it."""
+
+
 # --- what can be cut -------------------------------------------------------------
 
 

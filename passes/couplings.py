@@ -8,51 +8,45 @@ way; one connected-components call at the end decides.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
-from functools import partial
+from collections.abc import Iterable, Mapping
 
-import numpy as np
 import onnx
 
 from onnx_shapprune.errors import OptionError
-from onnx_shapprune.types import Coupling, IntArray, Slot
+from onnx_shapprune.types import NO_WISHES, Coupling, IntArray, Slot, Wishes
 
 from .graph import STANDARD_DOMAINS, TOP, Graph, inner_convolutions, label, node_id
 from .partition import Partition, Walked
 from .rules import NUMBER_READERS, NUMBER_RULES, PRODUCERS, RULES
-from .rules.effects import FIXED, Effects, Number, Refused
+from .rules.effects import Effects, Number, Refused
 from .rules.registry import Rule, operator
 from .rules.site import Site, known
 from .stored import absorbed, is_kernel, stays_anyhow
+from .wishes import described, granted, matches, place
 
 _MAX_CHOICES = 64
 
 
-def find_groups(
-    graph: Graph, exclude: Sequence[str] = (), *, approximate: bool = False
-) -> Coupling:
+def find_groups(graph: Graph, wishes: Wishes = NO_WISHES) -> Coupling:
     """All groups of channels that can be removed exactly, and why the others can't.
 
     Args:
         graph: Index of the model.
-        exclude: Shell patterns; nodes whose name, or one of whose tensors' names,
-            matches keep all their channels.
-        approximate: Let means and normalisations over channels run over those that are left.
-            The channels that stay then change with those that leave.
+        wishes: What the user asks. Nodes whose name, or one of whose tensors' names,
+            matches an excluded or forbidden pattern keep all their channels. Where means are
+            approximate, the channels that stay change with those that leave.
 
     Raises:
-        OptionError: A pattern matches nothing in the model.
+        OptionError: A pattern matches nothing in the model, or a wish can't be granted.
     """
-    analyse = partial(_partition, graph, exclude, approximate=approximate)
-    best = analyse({})
+    best = _partition(graph, wishes, {})
     choices: dict[str, int] = {}
     for node, options in _open_choices(best.walked):
         for option in range(1, options):
-            tried = analyse({**choices, node: option})
+            tried = _partition(graph, wishes, {**choices, node: option})
             if tried.free() > best.free():
                 best, choices = tried, {**choices, node: option}
-    return best.coupling()
+    return granted(graph, best, wishes)
 
 
 def _open_choices(walked: Walked) -> list[tuple[str, int]]:
@@ -60,18 +54,19 @@ def _open_choices(walked: Walked) -> list[tuple[str, int]]:
     return list(walked.options.items())[:_MAX_CHOICES]
 
 
-def _partition(
-    graph: Graph, exclude: Sequence[str], choices: Mapping[str, int], *, approximate: bool
-) -> Partition:
+def _partition(graph: Graph, wishes: Wishes, choices: Mapping[str, int]) -> Partition:
     """Walk the graph and sort what the rules said."""
-    walk = _Walk(graph, choices, approximate=approximate)
+    walk = _Walk(graph, choices, approximate=wishes.approximate)
     for node in graph.nodes.values():
         walk.visit(node)
     walk.lock_exposed()
     walk.lock_shared_numbers()
     walk.lock_shared_kernels()
-    for pattern in exclude:
-        walk.lock_excluded(pattern)
+    for pattern in wishes.exclude:
+        walk.lock_named(pattern, f"--exclude '{pattern}'", f"excluded by '{pattern}'")
+    for pattern in wishes.forbid:
+        said = f"{place(wishes)}forbid '{pattern}'"
+        walk.lock_named(pattern, said, f"forbidden by '{pattern}'")
     return Partition(graph, walk.walked)
 
 
@@ -179,11 +174,7 @@ class _Walk:
             self._tie(node, one, other)
 
     def _tie(self, node: onnx.NodeProto, one: IntArray, other: IntArray) -> None:
-        fixed = (one == FIXED) | (other == FIXED)
-        held = np.maximum(one, other)[fixed]
-        if (held != FIXED).any():
-            self.walked.lock(node, held, "its channels meet others that must stay")
-        self.walked.ties.append((one[~fixed], other[~fixed]))
+        self.walked.tie(node, one, other, described(node))
 
     def lock_exposed(self) -> None:
         """Graph outputs, and what the bodies of other nodes read, keep their channels."""
@@ -258,19 +249,18 @@ class _Walk:
             reason = f"its weight '{root}' is also used where it can't shrink"
             self.walked.lock(self.graph.nodes[node], ids, reason)
 
-    def lock_excluded(self, pattern: str) -> None:
+    def lock_named(self, pattern: str, said: str, reason: str) -> None:
         """Nodes that a pattern of the user names keep their channels."""
         matched = [n for n in self.graph.nodes.values() if _matches(n, pattern)]
         if not matched:
             raise OptionError(
-                f"--exclude '{pattern}' matches no node and no tensor",
+                f"{said} matches no node and no tensor",
                 "see the names with: onnx-shapprune inspect MODEL",
             )
         for node in matched:
             for name in node.output:
                 if name in self.walked.tracks:
-                    ids = self.walked.tracks[name].ids
-                    self.walked.lock(node, ids, f"excluded by '{pattern}'")
+                    self.walked.lock(node, self.walked.tracks[name].ids, reason)
 
 
 def _no_more(_: Site) -> None:
@@ -278,5 +268,4 @@ def _no_more(_: Site) -> None:
 
 
 def _matches(node: onnx.NodeProto, pattern: str) -> bool:
-    names = (node.name, *node.output, *node.input)
-    return any(fnmatchcase(name, pattern) for name in names if name)
+    return any(matches(name, pattern) for name in (node.name, *node.output, *node.input))

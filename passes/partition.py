@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -13,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from onnx_shapprune.types import (
     NOBODY,
+    BoolArray,
     ChannelGroup,
     Coupling,
     Cut,
@@ -34,6 +37,15 @@ class Lock:
     cause: Skipped
 
 
+@dataclass(frozen=True, eq=False)
+class Tie:
+    """Atoms that leave together, pair by pair, and what ties them."""
+
+    one: IntArray
+    other: IntArray
+    cause: str
+
+
 @dataclass(eq=False)
 class Walked:
     """Everything the rules said about one model."""
@@ -42,7 +54,7 @@ class Walked:
     tracks: dict[str, Track] = field(default_factory=dict)
     numbers: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
     number_uses: list[Entry] = field(default_factory=list)
-    ties: list[tuple[IntArray, IntArray]] = field(default_factory=list)
+    ties: list[Tie] = field(default_factory=list)
     locks: list[Lock] = field(default_factory=list)
     slices: list[Sliced] = field(default_factory=list)
     reads: list[Slot] = field(default_factory=list)
@@ -66,6 +78,14 @@ class Walked:
         cause = Skipped(label(node), node.op_type, reason, approximable=approximable)
         self.locks.append(Lock(ids, cause))
 
+    def tie(self, node: onnx.NodeProto, one: IntArray, other: IntArray, cause: str) -> None:
+        """At the node these atoms meet, pair by pair; what meets ``FIXED`` stays."""
+        fixed = (one == FIXED) | (other == FIXED)
+        held = np.maximum(one, other)[fixed]
+        if (held != FIXED).any():
+            self.lock(node, held, "its channels meet others that must stay")
+        self.ties.append(Tie(one[~fixed], other[~fixed], cause))
+
     def skip(self, node: onnx.NodeProto, reason: str, members: Sequence[str]) -> None:
         """The node's own channels are out of reach."""
         self.skipped.append(Skipped(label(node), node.op_type, reason, tuple(members)))
@@ -77,7 +97,7 @@ class Partition:
     def __init__(self, graph: Graph, walked: Walked) -> None:
         self._graph = graph
         self.walked = walked
-        self._class = _components(walked.atoms, walked.ties)
+        self._class = _components(walked.atoms, _pairs(walked.ties))
         self._locked = self._locked_classes()
         self._group, self._player, self._sizes = self._assign()
 
@@ -86,13 +106,57 @@ class Partition:
         produced = np.concatenate([np.zeros(0, np.int64), *self.walked.produced])
         return int((self._group[produced] != NOBODY).sum()), int(self._sizes.sum())
 
-    def coupling(self) -> Coupling:
-        """Groups in graph order, and the reasons for what stays."""
-        return Coupling(tuple(self._groups()), (*self._skipped(), *self._indivisible()))
+    def coupling(self, names: Mapping[int, str] = MappingProxyType({})) -> Coupling:
+        """Groups in graph order, and the reasons for what stays.
+
+        Args:
+            names: Of groups by their number; the others have the name of their first member.
+        """
+        return Coupling(tuple(self._groups(names)), (*self._skipped(), *self._indivisible()))
+
+    # --- answering
+
+    def groups_of(self, ids: IntArray) -> list[int]:
+        """Numbers of the groups that atoms are in, ascending; none for those that stay."""
+        numbers = np.unique(self._group[ids])
+        return [int(n) for n in numbers if n != NOBODY]
+
+    def players(self, group: int) -> int:
+        """Number of players of a group."""
+        return int(self._sizes[group])
+
+    def members(self, group: int) -> list[str]:
+        """Names of the nodes that produce the channels of a group."""
+        return self._members()[group]
+
+    def classes(self, ids: IntArray) -> IntArray:
+        """What each atom leaves with, int64[len(ids)]: equal for those that leave together."""
+        return self._class[ids]
+
+    def stays(self, ids: IntArray) -> BoolArray:
+        """Which of the atoms must stay, bool[len(ids)]."""
+        return self._locked[self._class[ids]]
+
+    def held(self, ids: IntArray) -> Skipped | None:
+        """The first reason why some of the atoms must stay."""
+        classes = np.setdiff1d(self._class[ids], self._class[[FIXED]])
+        found = (k.cause for k in self.walked.locks if np.isin(self._class[k.ids], classes).any())
+        return next(found, None)
+
+    def tied_by(self, one: int, other: int) -> str:
+        """What it was that tied two atoms that leave together; '' for the same atom."""
+        ties = _pairs(self.walked.ties)
+
+        def together(count: int) -> bool:
+            classes = _components(self.walked.atoms, ties[:count])
+            return bool(classes[one] == classes[other])
+
+        needed = bisect_left(range(len(ties)), True, key=together)
+        return self.walked.ties[needed - 1].cause if needed else ""
 
     # --- sorting
 
-    def _locked_classes(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _locked_classes(self) -> BoolArray:
         locked = np.zeros(self._class.max() + 1, bool)
         locked[self._class[FIXED]] = True
         for lock in self.walked.locks:
@@ -103,7 +167,7 @@ class Partition:
         """Group and player of every atom (NOBODY: stays), and the number of players."""
         free = [ids[~self._locked[self._class[ids]]] for ids in self.walked.produced]
         chains = [(ids[:1].repeat(len(ids) - 1), ids[1:]) for ids in free if len(ids) > 1]
-        joined = _components(self.walked.atoms, [*self.walked.ties, *chains])
+        joined = _components(self.walked.atoms, [*_pairs(self.walked.ties), *chains])
         joined[self._locked[self._class]] = NOBODY
         group = _renumber(joined)
         player = np.full(self.walked.atoms, NOBODY, np.int64)
@@ -116,7 +180,7 @@ class Partition:
 
     # --- telling
 
-    def _groups(self) -> Iterator[ChannelGroup]:
+    def _groups(self, names: Mapping[int, str]) -> Iterator[ChannelGroup]:
         members = self._members()
         weights = self._cuts(
             (self._constant(s.slot), s.axis, s.ids, (s.slot,)) for s in self.walked.slices
@@ -132,7 +196,7 @@ class Partition:
         for number, players in enumerate(self._sizes):
             if players > 1:
                 yield ChannelGroup(
-                    name=members[number][0],
+                    name=names.get(number, members[number][0]),
                     players=int(players),
                     members=tuple(members[number]),
                     weights=tuple(weights[number]),
@@ -149,7 +213,7 @@ class Partition:
         for node, ids in self.walked.members:
             name = _unique(label(node), taken)
             taken.add(name)
-            for number in self._groups_of(ids):
+            for number in self.groups_of(ids):
                 found[number].append(name)
         return found
 
@@ -173,22 +237,18 @@ class Partition:
     ) -> list[list[Cut]]:
         found: list[list[Cut]] = [[] for _ in self._sizes]
         for tensor, axis, ids, readers in parts:
-            for number in self._groups_of(ids):
+            for number in self.groups_of(ids):
                 found[number].append(Cut(tensor, axis, self._owner(ids, number), readers))
         return found
 
     def _follows(self) -> list[list[Follow]]:
         found: list[list[Follow]] = [[] for _ in self._sizes]
         for f in self.walked.follows:
-            for number in self._groups_of(np.concatenate([f.ids, *f.widths])):
+            for number in self.groups_of(np.concatenate([f.ids, *f.widths])):
                 owner = self._owner(f.ids, number)
                 follow = Follow(f.slot, f.attribute, f.entry, owner, f.sign, f.computed)
                 found[number].append(follow)
         return found
-
-    def _groups_of(self, ids: IntArray) -> list[int]:
-        numbers = np.unique(self._group[ids])
-        return [int(n) for n in numbers if n != NOBODY]
 
     def _owner(self, ids: IntArray, group: int) -> IntArray:
         return np.where(self._group[ids] == group, self._player[ids], NOBODY)
@@ -226,6 +286,10 @@ def _unique(name: str, taken: Container[str]) -> str:
     """The name, with a number behind it if another node has it already."""
     candidates = itertools.chain([name], (f"{name}#{i}" for i in itertools.count(2)))
     return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _pairs(ties: Sequence[Tie]) -> list[tuple[IntArray, IntArray]]:
+    return [(tie.one, tie.other) for tie in ties]
 
 
 def _components(count: int, edges: Sequence[tuple[IntArray, IntArray]]) -> IntArray:

@@ -20,6 +20,7 @@ from onnx_shapprune.bench import Absent, Bench
 from onnx_shapprune.passes.masking import mask_name, masked_model
 from onnx_shapprune.passes.removal import remove
 from onnx_shapprune.pipeline import make_plan, open_bench
+from onnx_shapprune.types import NO_WISHES, Wishes
 from onnx_shapprune.verification import verify
 from zoo import TOLERANCE, Array, Builder, Model, choice, run, samples, with_recorded_shapes
 
@@ -1102,9 +1103,12 @@ def runs(model: Model) -> bool:
     return bool(np.isfinite(sizes).all() and max(sizes) <= LARGEST)
 
 
-def check(model: Model, seed: int, absent: Absent, choices: int = 1) -> Bench:
+def check(
+    model: Model, seed: int, absent: Absent, choices: int = 1, wishes: Wishes = NO_WISHES
+) -> Bench:
     """Masked ≡ removed on this model, with optimisations and without; its bench."""
-    bench = open_bench(model, samples(model, 4, seed), absent=absent, provider="cpu")
+    data = samples(model, 4, seed)
+    bench = open_bench(model, data, wishes=wishes, absent=absent, provider="cpu")
     masked = masked_model(bench.graph, bench.groups, bench.shifts)
     feeds = samples(model, 2, seed + 1)
     ones = {mask_name(g.name): np.ones(g.players, np.float32) for g in bench.groups}

@@ -25,7 +25,7 @@ from onnx_shapprune.passes.graph import Graph
 from onnx_shapprune.passes.masking import mask_name, masked_model
 from onnx_shapprune.passes.removal import remove
 from onnx_shapprune.pipeline import make_plan
-from onnx_shapprune.types import BoolArray
+from onnx_shapprune.types import BoolArray, Wishes
 from onnx_shapprune.verification import verify
 from zoo import Array, Builder, assert_close, choice, run, samples
 
@@ -222,7 +222,7 @@ def bench(name: str, parts: str, absent: Absent = "mean") -> Bench:
     proto = net_of(name, PARTS[parts])
     model = Model(proto, "", None)  # onnx's checker takes no GroupNormalization of opset 18
     data = load_calibration(samples(proto, 6), model.inputs)
-    return Bench(model, data, absent=absent, approximate=True)
+    return Bench(model, data, wishes=Wishes(approximate=True), absent=absent)
 
 
 def masks(kept: dict[str, BoolArray]) -> dict[str, Array]:
@@ -293,7 +293,7 @@ def test_masked_layer_norm_is_that_of_the_channels_present() -> None:
     back = b.add("Transpose", y, perm=[0, 3, 1, 2])
     proto = b.build(b.head(b.conv(back, (WIDE, 5)), (5, 3)))
     graph = Graph(proto)
-    first = find_groups(graph, approximate=True).groups[0]
+    first = find_groups(graph, Wishes(approximate=True)).groups[0]
     kept = np.arange(WIDE) % 3 == 0
     feeds = samples(proto, 2)
     masked = masked_model(graph, [first], {})
@@ -313,7 +313,7 @@ def test_masked_mean_is_that_of_the_channels_present() -> None:
     mean = b.add("ReduceMean", x, axes=[1])
     proto = b.build(b.head(b.conv(mean, (1, 5)), (5, 3)))
     graph = Graph(proto)
-    one, other = find_groups(graph, approximate=True).groups[:2]
+    one, other = find_groups(graph, Wishes(approximate=True)).groups[:2]
     kept = {one.name: np.arange(4) > 1, other.name: np.arange(5) == 2}
     feeds = samples(proto, 2)
     masked = masked_model(graph, [one, other], {})
@@ -337,7 +337,7 @@ def test_without_the_option_they_lock_or_leave_by_groups(name: str) -> None:
 
 def refused(b: Builder, y: str) -> list[tuple[str, str, bool]]:
     """Why channels stay, even with the option."""
-    found = find_groups(Graph(b.build(y)), approximate=True)
+    found = find_groups(Graph(b.build(y)), Wishes(approximate=True))
     return [(entry.op_type, entry.reason, entry.approximable) for entry in found.skipped]
 
 
@@ -373,5 +373,5 @@ def test_groups_wider_than_many_lose_channels_and_others_leave_whole() -> None:
     y = b.add("GroupNormalization", x, b.uniform(WIDE), b.normal(WIDE), num_groups=6)
     graph = Graph(b.build(b.head(b.conv(y, (WIDE, 5)), (5, 3))))
     for approximate in (False, True):
-        first = find_groups(graph, approximate=approximate).groups[0]
+        first = find_groups(graph, Wishes(approximate=approximate)).groups[0]
         assert (first.players, first.averages) == (6, ())

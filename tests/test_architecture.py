@@ -18,9 +18,10 @@ RANKS = (
     # what everybody speaks
     "onnx_shapprune types errors calib_data passes",
     # alone with their subject
+    "settings",
     "files images metrics progress command passes.shapes passes.functions passes.rules.effects "
     "estimators.base estimators.budget",
-    "calibration model_io passes.graph "
+    "calibration model_io groups_file passes.graph "
     "estimators.exact estimators.leave_one_out estimators.permutation estimators.baselines",
     # one thing done to a model or a game
     "passes.folding",
@@ -28,6 +29,7 @@ RANKS = (
     "passes.averages",
     "runtime cost estimators passes.partition passes.shifts passes.masking "
     "passes.removal passes.outputs passes.suffix passes.inner passes.rules.constants",
+    "passes.wishes",
     # the rules, from their tools to their register
     "passes.rules.site",
     "passes.rules.registry",

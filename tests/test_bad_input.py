@@ -122,6 +122,7 @@ def write_data() -> None:
     Path("damaged.npz").write_bytes(Path("data.npz").read_bytes()[:200])
     Path("data.csv").write_text("1,2\n")
     Path("photos").mkdir()
+    Path("widths.toml").write_text("[[group]]\nmembers = ['conv?']\n")
 
 
 def write_scores() -> None:
@@ -601,6 +602,27 @@ OPTIONS: list[Row] = [
         "see the names with: onnx-shapprune inspect MODEL",
     ),
     (
+        "no such file of groups",
+        f"{PRUNE} {DATA} --groups none.toml",
+        1,
+        "none.toml can't be read: No such file or directory",
+        "check the path given for --groups",
+    ),
+    (
+        "a file of groups that is none",
+        f"{PRUNE} {DATA} --groups data.csv",
+        1,
+        "data.csv is not TOML: ",
+        'write lines such as: forbid = ["conv1"]',
+    ),
+    (
+        "a group that can't be had, score",
+        f"score net.onnx {DATA} --groups widths.toml",
+        1,
+        "widths.toml: group number 1: Conv 'conv1' has 6 channels, Conv 'conv2' has 8",
+        "join nodes of the same number of channels",
+    ),
+    (
         "a budget that is too small",
         f"{PRUNE} {DATA} --estimator exact --budget 3",
         1,
@@ -690,7 +712,8 @@ SCORES: list[Row] = [
         f"{SCORED} unknown.json",
         1,
         "the scores name the group 'conv9', the model has none of that name",
-        "see the groups with: onnx-shapprune inspect MODEL",
+        "give the --groups that the scores were made with, or see the groups with: "
+        "onnx-shapprune inspect MODEL",
     ),
     (
         "fewer scores than players",

@@ -17,7 +17,7 @@ from onnx_shapprune.passes.masking import mask_name, masked_model
 from onnx_shapprune.passes.removal import remove
 from onnx_shapprune.pipeline import make_plan, open_bench, prune
 from onnx_shapprune.scoring import Scoring
-from onnx_shapprune.types import Coupling
+from onnx_shapprune.types import Coupling, Wishes
 from onnx_shapprune.verification import verify
 from zoo import ZOO, Builder, Model, assert_close, choice, run, samples, with_recorded_shapes
 
@@ -39,7 +39,7 @@ def odd(
 
 def couplings(model: Model, *exclude: str) -> Coupling:
     """Groups of a model by inference alone."""
-    return find_groups(Graph(model), exclude)
+    return find_groups(Graph(model), Wishes(exclude))
 
 
 def started(batch: int | str = "N") -> tuple[Builder, str, str]:

@@ -28,10 +28,10 @@ from onnx_shapprune.images import (
     find_images,
     image_format,
     load_preprocess,
-    nearest,
     read_image,
     shape_text,
 )
+from onnx_shapprune.settings import nearest
 from onnx_shapprune.types import Array, TensorSpec
 
 RED = (200, 100, 50)
@@ -211,6 +211,12 @@ def test_not_toml(content: bytes) -> None:
         load_preprocess("p.toml")
     assert str(caught.value) == f"p.toml is not TOML: {reason.value}"
     assert caught.value.hint == "write lines such as: size = [224, 224]"
+
+
+def test_toml_that_is_nested_too_deeply() -> None:
+    Path("p.toml").write_text(f"size = {'[' * 100_000}", encoding="utf-8")
+    with pytest.raises(OptionError, match="is not TOML: maximum recursion"):
+        load_preprocess("p.toml")
 
 
 # --- ImageFormat -----------------------------------------------------------------------

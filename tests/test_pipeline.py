@@ -27,7 +27,7 @@ from onnx_shapprune.passes.removal import remove
 from onnx_shapprune.pipeline import Result, open_bench, prune
 from onnx_shapprune.progress import SILENT
 from onnx_shapprune.scoring import Scoring, score
-from onnx_shapprune.types import Cost, Plan
+from onnx_shapprune.types import Cost, Plan, Wishes
 from zoo import ZOO, Builder, Model, assert_close, run, samples
 
 QUANTITIES: tuple[Quantity, ...] = ("macs", "parameters", "bytes")
@@ -247,7 +247,9 @@ def test_keeping_all_changes_nothing() -> None:
 
 def test_excluded_nodes_keep_their_channels() -> None:
     net = ZOO["sequential"]
-    bench = open_bench(net.build(), net.samples(8), exclude=("Conv_0",), provider="cpu")
+    bench = open_bench(
+        net.build(), net.samples(8), wishes=Wishes(exclude=("Conv_0",)), provider="cpu"
+    )
     result = prune(bench, keep=0.8, scoring=QUICK)
     assert "Conv_0" not in {member for group in result.report.groups for member in group.members}
     assert result.model.graph.initializer[0].dims == [6, 3, 3, 3]

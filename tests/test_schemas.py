@@ -48,6 +48,8 @@ CASES = [
     ("inspection", "inspect norm.onnx --json --allow approximate", 0),
     ("inspection", "inspect open.onnx --json", 0),
     ("inspection", "inspect open.onnx --json --dim height=9 --dim width=8", 0),
+    ("inspection", "inspect net.onnx --json --groups g.toml", 0),
+    ("report", f"prune net.onnx --keep 0.5 --groups g.toml --estimator l1 {REPORT}", 0),
     ("comparison", f"compare net.onnx skip.onnx --json {DATA}", 0),
     ("comparison", f"compare net.onnx net.onnx --json --labels {DATA}", 0),
     ("comparison", f"compare stuck.onnx stuck.onnx --json {DATA}", 0),
@@ -68,6 +70,7 @@ def validate(name: str, data: object) -> None:
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     models.workplace(tmp_path)
+    Path("g.toml").write_text("[[group]]\nname = 'first'\nmembers = ['conv1']\n")
 
 
 def output(command: str, code: int = 0) -> Any:

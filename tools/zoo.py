@@ -46,7 +46,7 @@ from onnx_shapprune.passes.removal import remove
 from onnx_shapprune.pipeline import Result, open_bench, prune
 from onnx_shapprune.report import versions
 from onnx_shapprune.scoring import Scoring
-from onnx_shapprune.types import Cost, Skipped
+from onnx_shapprune.types import Cost, Skipped, Wishes
 from zoo_nets import INPUT, NETS, BatchNorm, Exporter
 
 Array = npt.NDArray[Any]
@@ -267,7 +267,9 @@ def examine(
 
 
 def attempt(model: Model, *, approximate: bool) -> tuple[Result, str]:
-    bench = open_bench(model, SAMPLES, provider="cpu", seed=0, approximate=approximate)
+    bench = open_bench(
+        model, SAMPLES, provider="cpu", seed=0, wishes=Wishes(approximate=approximate)
+    )
     try:
         return prune(bench, keep=KEEP, scoring=Scoring(estimator=ESTIMATOR)), "reached"
     except TargetUnreachable as end:
@@ -286,7 +288,7 @@ def filled(row: Row, model: Model, result: Result, outcome: str, *, approximate:
         parameters=report.after.parameters / report.before.parameters,
         max_difference=report.max_difference,
         groups=len(report.groups),
-        analysis=timed(lambda: find_groups(Graph(model.proto), approximate=approximate)),
+        analysis=timed(lambda: find_groups(Graph(model.proto), Wishes(approximate=approximate))),
         surgery=timed(lambda: remove(model.proto, model.sha256, plan)),
     )
 
@@ -304,7 +306,7 @@ def timed(call: Callable[[], object]) -> float:
 def skipped_anyhow(model: Model, *, approximate: bool) -> Sequence[Skipped]:
     """The reasons of the analysis where what comes after it has failed."""
     try:
-        return find_groups(Graph(model.proto), approximate=approximate).skipped
+        return find_groups(Graph(model.proto), Wishes(approximate=approximate)).skipped
     except Exception:  # it has been told already
         return ()
 

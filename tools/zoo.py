@@ -36,7 +36,7 @@ import torch
 
 import zoo_nets
 import zoo_peers
-from fetch_models import FetchError, cache, sha256, write_atomic
+from archives import FetchError, cache, sha256, write_atomic
 from onnx_shapprune.errors import NothingToPrune, ShapPruneError, TargetUnreachable
 from onnx_shapprune.model_io import Model, load_model
 from onnx_shapprune.passes.couplings import find_groups

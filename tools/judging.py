@@ -169,7 +169,7 @@ def causes(
 
 def anonymous(reason: Skipped) -> tuple[str, str]:
     """Operator and reason without the names in it."""
-    return reason.op_type, re.sub(r"'[^']*'", "'…'", reason.reason)
+    return reason.op_type, re.sub(r"\B'[^']*'", "'…'", reason.reason)
 
 
 def cause_table(found: Sequence[Cause], files: str) -> Iterator[str]:
@@ -181,7 +181,7 @@ def cause_table(found: Sequence[Cause], files: str) -> Iterator[str]:
 
 
 def tell_untouched(conv: Untouched) -> str:
-    reasons = (f"{r.op_type} '{r.node}': {r.reason}" for r in conv.reasons)
+    reasons = (f"{r.op_type} '{r.node}': {r.reason}" if r.node else r.reason for r in conv.reasons)
     return f"{conv.conv}: {'; '.join(reasons) or 'no reason given'}"
 
 

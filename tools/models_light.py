@@ -108,7 +108,7 @@ def draw(role: str, shape: list[int], rng: np.random.Generator) -> Array:
     """Weights of the scale that keeps activations finite, also through many residual blocks."""
     if role == "variance":
         return rng.uniform(0.8, 1.25, shape).astype(np.float32)
-    centre, spread = {"scale": (1, 0.1), "gate": (0.25, 0.025)}.get(role, (0, 0.05))
+    centre, spread = {"scale": (1, 0.1), "gate": (0.5, 0.05)}.get(role, (0, 0.05))
     if role == "kernel":
         is_conv = len(shape) == 4 and shape[0] > 1
         spread = math.sqrt(2 / math.prod(shape[1:]) if is_conv else 1 / shape[-1])

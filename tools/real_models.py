@@ -48,7 +48,7 @@ from plain_runtime import what_runs
 from recipes import Arrays
 
 QUICK = ("lenet5", "ppocr-cls", "mtcnn-onet", "silero-16k-sequence", "light-squeezenet-shipped")
-UNNEEDED = Skipped("", "target", "reached without it")
+UNNEEDED = Skipped("", "–", "nothing: the target was reached without it")
 
 
 @dataclass(frozen=True)

@@ -965,6 +965,13 @@ def _(b: Builder, x: str) -> str:
     return b.add("Conv", x, b.add("DequantizeLinear", *stored, axis=0))
 
 
+@case("Conv with a kernel and a bias that ConstantOfShape fills")
+def _(b: Builder, x: str) -> str:
+    number = numpy_helper.from_array(np.float32([0.5]))
+    shapes = b.store([CHANNELS, CHANNELS, 1, 1]), b.store([CHANNELS])
+    return b.add("Conv", x, *(b.add("ConstantOfShape", shape, value=number) for shape in shapes))
+
+
 @case("Conv with everything dequantised")
 def _(b: Builder, x: str) -> str:
     kernel = b.add("DequantizeLinear", quantised(b, CHANNELS, CHANNELS, 1, 1), b.uniform(1))

@@ -246,6 +246,8 @@ class Bench:
         """Shapes of tensors as one run on one sample (or one full batch) shows them."""
         made = (name for name in dict.fromkeys(names) if name in self.graph.producers)
         computed = [name for name in made if self.graph.scope(name) == TOP]
+        if not computed:
+            return {}
         session = Session(with_outputs(self.graph.model, computed), self.provider, optimised=False)
         return self._shapes(session, computed, 1)
 

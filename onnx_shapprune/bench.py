@@ -18,7 +18,7 @@ from .calibration import batches, fixed_batch
 from .cost import CostModel
 from .errors import ModelError, OptionError
 from .game import MaskedModel
-from .inner import unverifiable
+from .inner import run_body, unverifiable
 from .metrics import Metric, Reference, build_metric, is_float
 from .model_io import Model
 from .passes.couplings import find_groups
@@ -254,10 +254,23 @@ class Bench:
 
     def _observe(self, names: Sequence[str]) -> dict[str, Shape]:
         """Shapes of tensors as one run on one sample (or one full batch) shows them."""
-        made = (name for name in dict.fromkeys(names) if name in self.graph.producers)
-        computed = [name for name in made if self.graph.scope(name) == TOP]
-        session = Session(with_outputs(self.graph.model, computed), self.provider, optimised=False)
-        return self._shapes(session, computed, 1)
+        made = [name for name in dict.fromkeys(names) if name in self.graph.producers]
+        found: dict[str, Shape] = {}
+        for scope in dict.fromkeys(map(self.graph.scope, made)):
+            inside = [name for name in made if self.graph.scope(name) == scope]
+            found |= (
+                self._observe_top(inside) if scope == TOP else self._observe_body(scope, inside)
+            )
+        return found
+
+    def _observe_top(self, names: Sequence[str]) -> dict[str, Shape]:
+        session = Session(with_outputs(self.graph.model, names), self.provider, optimised=False)
+        return self._shapes(session, names, 1)
+
+    def _observe_body(self, scope: str, names: Sequence[str]) -> dict[str, Shape]:
+        feeds = next(batches(self.calibration, fixed_batch(self.model.inputs) or 1))
+        arrays = run_body(self.graph, self.graph.model, scope, feeds, self.provider, more=names)
+        return {n: a.shape for n, a in zip(names, arrays[-len(names) :], strict=True)}
 
     def _common_sizes(self, model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Shape]:
         """Sizes that do not depend on the number of samples; None where they do."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import onnx
 
-from .passes.graph import Graph
+from .passes.graph import Graph, node_id
 from .passes.shapes import static_size
-from .passes.stored import absorbed, leaf, roots
+from .passes.stored import FILLER, absorbed, leaf, roots
 from .types import Array, BoolArray, ChannelGroup, Cost, Cut, Shape, Slot
 
 Quantity = Literal["macs", "parameters", "bytes"]
@@ -87,7 +87,7 @@ class CostModel:
         uses = {slot: self._uses(slot) for slot in self._kernels()}
         self._leaves = {slot: leaf(graph, slot) or slot for slot in uses}
         self._computed = [*self._computed_kernels(groups, uses)]
-        self._stored = list(self._index(groups, uses))
+        self._stored = [*self._index(groups, uses), *self._unstored(groups, uses)]
 
     def full(self) -> dict[str, BoolArray]:
         """The choice that keeps everything."""
@@ -165,13 +165,37 @@ class CostModel:
     def _computed_kernels(
         self, groups: Sequence[ChannelGroup], uses: Mapping[Slot, float]
     ) -> Iterator[tuple[float, tuple[tuple[str, Cut], ...]]]:
-        """Multiply-accumulates with kernels that are not stored, and the cuts that save some."""
-        by_slot = _cuts_by_slot(groups)
+        """Multiply-accumulates with kernels that are not cut, and the cuts that save some."""
+        cut = self._cuts_of_computed(groups, uses)
         for slot, macs in uses.items():
-            if leaf(self._graph, slot) is None:
-                kernel = self._graph.nodes[slot.node].input[slot.index]
-                cuts = by_slot.get(slot) or self._cuts_around(groups, slot)
-                yield macs * (static_size(self.shape(kernel) or ()) or 0), tuple(cuts)
+            if leaf(self._graph, slot) is None and slot not in cut:
+                size = static_size(self.shape(self._operand(slot)) or ()) or 0
+                yield macs * size, tuple(self._cuts_around(groups, slot))
+
+    def _unstored(
+        self, groups: Sequence[ChannelGroup], uses: Mapping[Slot, float]
+    ) -> Iterator[_Stored]:
+        """Kernels that are computed, and cut all the same: like stored ones that weigh nothing."""
+        for slot, cuts in self._cuts_of_computed(groups, uses).items():
+            shape = self.shape(self._operand(slot)) or ()
+            sizes = tuple(size for size in shape if isinstance(size, int))
+            yield _Stored(sizes, 0.0, False, ((uses[slot], ()),), tuple(cuts))
+
+    def _operand(self, slot: Slot) -> str:
+        return str(self._graph.nodes[slot.node].input[slot.index])
+
+    def _cuts_of_computed(
+        self, groups: Sequence[ChannelGroup], slots: Iterable[Slot]
+    ) -> dict[Slot, list[tuple[str, Cut]]]:
+        """Cuts of what is stored in place of computed kernels, or of the shapes they fill."""
+        by_slot = {**_cuts_by_filled_slot(groups), **_cuts_by_slot(groups)}
+        found = {s: by_slot.get(self._filled(s)) for s in slots if leaf(self._graph, s) is None}
+        return {slot: cuts for slot, cuts in found.items() if cuts}
+
+    def _filled(self, slot: Slot) -> Slot:
+        """Where the shape is stored that the kernel at a node input fills; else that input."""
+        maker = self._graph.producers.get(self._operand(slot))
+        return Slot(node_id(maker), 0) if maker and maker.op_type == FILLER else slot
 
     def _cuts_around(self, groups: Sequence[ChannelGroup], slot: Slot) -> Iterator[tuple[str, Cut]]:
         """Cuts of what a product of two activations makes and of what it sums over."""
@@ -257,6 +281,16 @@ def _cuts_by_slot(groups: Sequence[ChannelGroup]) -> dict[Slot, list[tuple[str, 
         for cut in group.weights:
             for slot in cut.readers:
                 found.setdefault(slot, []).append((group.name, cut))
+    return found
+
+
+def _cuts_by_filled_slot(groups: Sequence[ChannelGroup]) -> dict[Slot, list[tuple[str, Cut]]]:
+    """The numbers of a stored shape that follow, as cuts of the tensor that has that shape."""
+    found: dict[Slot, list[tuple[str, Cut]]] = {}
+    for group in groups:
+        for follow in group.follows:
+            cut = Cut(follow.slot.node, follow.entry, follow.owner)
+            found.setdefault(follow.slot, []).append((group.name, cut))
     return found
 
 

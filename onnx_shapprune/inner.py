@@ -7,7 +7,7 @@ for what it is handed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,9 @@ def run_body(
     provider: Provider,
     *,
     optimised: bool = False,
+    more: Sequence[str] = (),
 ) -> list[Array]:
-    """Outputs of one body of a model.
+    """Outputs of one body of a model, and of tensors inside it.
 
     Args:
         graph: Index of the source model, which knows the body.
@@ -56,6 +57,7 @@ def run_body(
         feeds: What the whole model is fed.
         provider: Where to run.
         optimised: With ONNX Runtime's optimisations.
+        more: Tensors made in the body, which follow its outputs.
 
     Raises:
         ModelError: It does not run, or the sizes of what it is handed are not known.
@@ -67,7 +69,9 @@ def run_body(
     given = {name: feeds[name] for name in inner.captured if name in feeds}
     values = {**given, **captured, **dict(_handed(graph, scope))}
     declare_inputs(inner.model, values)
-    return Session(inner.model, provider, optimised=optimised).run(values)
+    part = with_outputs(inner.model, more)
+    names = [*(output.name for output in inner.model.graph.output), *more]
+    return Session(part, provider, optimised=optimised).run(values, names)
 
 
 def _handed(graph: Graph, scope: str) -> Iterator[tuple[str, Array]]:

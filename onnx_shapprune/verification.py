@@ -20,7 +20,7 @@ from .errors import ModelError, VerificationError
 from .inner import cut_bodies, run_body
 from .model_io import Model
 from .passes.functions import flattened
-from .passes.graph import TOP, Graph
+from .passes.graph import TOP, Graph, bodies
 from .passes.masking import mask_name, masked_model
 from .passes.outputs import with_outputs
 from .passes.removal import remove
@@ -40,7 +40,9 @@ _SIDES = ("masked", "pruned")
 _CHECKER_LIMIT = 2**31 - 2**20
 _RANGE_ONE = frozenset({"Sigmoid", "Softmax", "HardSigmoid", "Tanh", "Softsign"})
 _ROUNDING = ("QuantizeLinear", "QLinear", "Integer")
-_MOVES_ONLY = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+_KEEPS_RANGE = frozenset(
+    {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "ReduceMean"}
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +120,10 @@ def _compare_all(
     groups = [part.group for part in plan.groups]
     masked = masked_model(graph, groups, {p.group.name: p.shifts for p in plan.groups})
     masks = {mask_name(p.group.name): p.kept.astype(np.float32) for p in plan.groups}
-    outputs, optimised = (_output_probes(graph, _tolerances(graph, on)) for on in (False, True))
+    outputs, optimised = (
+        [_output_probe(graph, o.name, tolerances) for o in graph.model.graph.output]
+        for tolerances in (_tolerances(graph, on) for on in (False, True))
+    )
     inner = _inner_probes(graph, plan, _tolerances(graph, False))
     size = fixed_batch(model.inputs) or batch
     few = next(batches(calibration, fixed_batch(model.inputs) or _PROBE_SAMPLES))
@@ -149,25 +154,19 @@ def _compare_bodies(
     """Every body with cuts in it by itself; the model's outputs may not show them."""
     tolerances = _tolerances(graph, True)
     for scope in cut_bodies(graph, _kept_positions(plan)):
-        names = [output.name for output in graph.bodies[scope].output]
+        probes = [_output_probe(graph, o.name, tolerances) for o in graph.bodies[scope].output]
         for optimised in (False, True):
             pair = [
                 run_body(graph, model, scope, given, provider, optimised=optimised)
                 for model, given in ((masked, {**feeds, **masks}), (pruned, feeds))
             ]
-            for name, expected, found in zip(names, *pair, strict=True):
-                _difference(_Probe(name, tolerance=tolerances.get(name, 0.0)), expected, found)
+            for probe, expected, found in zip(probes, *pair, strict=True):
+                _difference(probe, expected, found)
 
 
-def _output_probes(graph: Graph, tolerances: Mapping[str, float]) -> list[_Probe]:
-    return [
-        _Probe(
-            output.name,
-            least_scale=_least_scale(graph, output.name),
-            tolerance=tolerances.get(output.name, 0.0),
-        )
-        for output in graph.model.graph.output
-    ]
+def _output_probe(graph: Graph, name: str, tolerances: Mapping[str, float]) -> _Probe:
+    least = _least_scale(graph, name)
+    return _Probe(name, least_scale=least, tolerance=tolerances.get(name, 0.0))
 
 
 def _sessions(
@@ -291,9 +290,14 @@ def _least_scale(graph: Graph, name: str) -> float:
     Rounding is absolute there; the nodes in front are compared by their own scale.
     """
     node = graph.producers.get(name)
-    while node is not None and node.op_type in _MOVES_ONLY:
-        node = graph.producers.get(node.input[0])
-    return 1.0 if node is not None and node.op_type in _RANGE_ONE else 0.0
+    if node is None:
+        return 0.0
+    if node.op_type in _KEEPS_RANGE:
+        return _least_scale(graph, node.input[0])
+    if node.op_type == "If":
+        place = list(node.output).index(name)
+        return min(_least_scale(graph, body.output[place].name) for _, body in bodies(node))
+    return 1.0 if node.op_type in _RANGE_ONE else 0.0
 
 
 def _inner_probes(graph: Graph, plan: Plan, tolerances: Mapping[str, float]) -> list[_Probe]:

@@ -15,7 +15,7 @@ import onnx
 from onnx_shapprune.types import ChannelGroup, Cut, FloatArray, Shift, Slot
 
 from .graph import TOP, Graph, attribute
-from .stored import is_folded, stored_value
+from .stored import is_folded, is_formed, stored_value
 
 _SHIFTED_BY_CONSTANTS = frozenset({"Conv", "Gemm", "MatMul"})
 _BIAS = 2
@@ -40,7 +40,9 @@ def _takes_shift(graph: Graph, slot: Slot) -> bool:
 
 def _can_grow(graph: Graph, bias: str) -> bool:
     """Whether something can be added to a bias: not behind operators that change its form."""
-    return graph.constant(bias) is not None or is_folded(graph, bias)
+    return graph.constant(bias) is not None or (
+        not is_formed(graph, bias) and is_folded(graph, bias)
+    )
 
 
 def shifted_axes(graph: Graph, groups: Iterable[ChannelGroup]) -> dict[str, int]:

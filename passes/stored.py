@@ -17,7 +17,9 @@ from .graph import FORM_CHANGERS, STANDARD_DOMAINS, Graph, label, node_id
 
 QUANTISERS = frozenset({"DequantizeLinear", "QuantizeLinear"})
 SCALERS = frozenset({"Mul", "Div", "Add", "Sub"})
-FORMERS = FORM_CHANGERS | QUANTISERS | SCALERS | {"Transpose"}
+FILLER = "ConstantOfShape"
+"""Repeats a number: its stored shape is all there is to cut."""
+FORMERS = FORM_CHANGERS | QUANTISERS | SCALERS | {"Transpose", FILLER}
 """Operators behind which a stored constant still counts as stored."""
 
 
@@ -33,6 +35,8 @@ def is_formed(graph: Graph, tensor: str) -> bool:
     maker = former(graph, tensor)
     if maker is None or not _has_one_reader(graph, tensor):
         return False
+    if maker.op_type == FILLER:
+        return graph.constant_root(maker.input[0]) is not None
     return all(is_formed(graph, name) for name in maker.input if name)
 
 
@@ -112,13 +116,18 @@ def _has_one_reader(graph: Graph, tensor: str) -> bool:
 
 
 def leaf(graph: Graph, slot: Slot) -> Slot | None:
-    """The slot where the constant that reaches a node input is stored, element by element."""
+    """The slot where the constant that reaches a node input is stored, element by element.
+
+    None where it is not: computed, or filled with one number.
+    """
     tensor = graph.nodes[slot.node].input[slot.index]
     if graph.constant_root(tensor) is not None:
         return slot
     if not is_formed(graph, tensor):
         return None
     maker = graph.producers[tensor]
+    if maker.op_type == FILLER:
+        return None
     inputs = maker.input if maker.op_type in SCALERS else maker.input[:1]
     largest = max(range(len(inputs)), key=lambda i: _size(static_shape(graph, inputs[i])))
     return leaf(graph, Slot(node_id(maker), largest))

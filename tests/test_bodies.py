@@ -78,6 +78,19 @@ def test_a_branch_that_does_not_run_is_left_alone() -> None:
     )
 
 
+def unknown_rank(b: Prefixed, x: str) -> str:
+    """Behind an operator of which onnx doesn't know what it makes."""
+    return bottleneck(b, b.add("Gelu", x, domain="com.microsoft"))
+
+
+def test_costs_in_a_body_whose_sizes_only_a_run_shows() -> None:
+    model = conditional(bottleneck, unknown_rank)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    known = bench_of(conditional(bottleneck, bottleneck)).costs
+    found = bench_of(model).costs
+    assert found.cost(found.full()).macs == known.cost(known.full()).macs
+
+
 def test_names_that_stand_for_several_tensors() -> None:
     bench = bench_of(conditional(bottleneck, bottleneck, prefixes=("same", "same")))
     assert "sameConv_0" not in members(bench)

@@ -269,6 +269,12 @@ def _(b: Builder, x: str) -> str:
     return b.conv(x, (CHANNELS, CHANNELS), strides=[2, 2], dilations=[2, 2], pads=[2] * 4)
 
 
+@case("Conv over an axis of other channels")
+def _(b: Builder, x: str) -> str:
+    other = b.conv(b.input(2, 3, SIZE, SIZE, name="z"), (3, SIZE))
+    return b.add("Add", x, b.conv(b.add("Transpose", other, perm=[0, 2, 3, 1]), (SIZE, CHANNELS)))
+
+
 @case("ConvTranspose")
 def _(b: Builder, x: str) -> str:
     kernel, bias = b.normal(CHANNELS, CHANNELS, 2, 2), b.normal(CHANNELS)
@@ -959,6 +965,13 @@ def _(b: Builder, x: str) -> str:
     return b.add("Conv", x, b.add("DequantizeLinear", *stored, axis=0))
 
 
+@case("Conv with a kernel and a bias that ConstantOfShape fills")
+def _(b: Builder, x: str) -> str:
+    number = numpy_helper.from_array(np.float32([0.5]))
+    shapes = b.store([CHANNELS, CHANNELS, 1, 1]), b.store([CHANNELS])
+    return b.add("Conv", x, *(b.add("ConstantOfShape", shape, value=number) for shape in shapes))
+
+
 @case("Conv with everything dequantised")
 def _(b: Builder, x: str) -> str:
     kernel = b.add("DequantizeLinear", quantised(b, CHANNELS, CHANNELS, 1, 1), b.uniform(1))
@@ -1509,6 +1522,18 @@ refuse_step(
     "GlobalMaxPool",
     "channels run along axis 3, it expects axis 1",
     lambda b, x: b.add("GlobalMaxPool", b.add("Transpose", x, perm=[0, 2, 3, 1])),
+)
+refuse_step(
+    "kernel over the channels",
+    "Conv",
+    "channels run along axis 3, it expects axis 1",
+    lambda b, x: b.conv(b.add("Transpose", x, perm=[0, 2, 3, 1]), (SIZE, 5)),
+)
+refuse_step(
+    "batch of channels",
+    "Gemm",
+    "channels run along axis 0, it expects axis 1",
+    lambda b, x: b.add("Gemm", b.add("ReduceMax", x, axes=[0, 3], keepdims=0), b.normal(SIZE, 5)),
 )
 refuse_step(
     "two different axes",

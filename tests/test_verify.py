@@ -224,6 +224,23 @@ def test_values_that_are_not_finite_must_agree(
     assert verification._difference(probe, np.asarray(masked), np.asarray(masked)) == 0
 
 
+@pytest.mark.parametrize(("shares", "passes"), [("Sigmoid", True), ("Exp", False)])
+def test_a_mean_of_shares_is_compared_on_their_scale(shares: str, passes: bool) -> None:
+    b = Builder()
+    x = b.relu(b.conv(b.input("N", 3, 6, 6), (3, 6)))
+    x = b.add("Sub", b.conv(x, (6, 2)), b.store(np.float32(12)))
+    model = b.build(b.add("ReduceMean", b.add(shares, x), axes=[2, 3]))
+    of = open_bench(model, samples(model, 4), provider="cpu")
+    plan, smaller = pruned(of)
+    (subtracted,) = (t for t in smaller.graph.initializer if not t.dims)
+    change(smaller, subtracted.name, lambda number: number + np.float32(0.01))
+    if passes:
+        assert check(of, smaller, plan) < 1e-5
+    else:
+        with pytest.raises(VerificationError, match="differs by"):
+            check(of, smaller, plan)
+
+
 def test_a_small_channel_is_compared_by_its_own_size() -> None:
     """A difference that would drown in the largest channel."""
     probe = verification._Probe("x", axis=1, kept=np.ones(2, bool), tolerance=1e-4)

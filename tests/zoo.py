@@ -804,6 +804,27 @@ def shared_vectors() -> Model:
     return b.build(b.add("Gemm", b.add("Flatten", b.add("GlobalMaxPool", x)), b.normal(4, 3)))
 
 
+@net(5, 6, 4)
+def filled_weights() -> Model:
+    """A kernel and a bias that repeat one number, as onnx's light models have them."""
+    b = Builder()
+    x = b.block(b.input("N", 3, 6, 6), (3, 5))
+    number = onnx.numpy_helper.from_array(np.float32([0.02]))
+    shapes = b.store([6, 5, 3, 3]), b.store([6])
+    x = b.add("Conv", x, *(b.add("ConstantOfShape", shape, value=number) for shape in shapes))
+    return b.build(b.head(b.block(b.relu(x), (6, 4)), (4, 3)))
+
+
+@net(5, 4)
+def cast_bias() -> Model:
+    """A bias that is stored in half precision."""
+    b = Builder()
+    x = b.block(b.input("N", 3, 6, 6), (3, 5))
+    bias = b.store(b.rng.standard_normal(4).astype(np.float16))
+    x = b.add("Conv", x, b.normal(4, 5, 3, 3), b.add("Cast", bias, to=TensorProto.FLOAT))
+    return b.build(b.head(b.relu(x), (4, 3)))
+
+
 @net(5, 4)
 def recorded_shapes() -> Model:
     """The shapes of all tensors are recorded in the file."""

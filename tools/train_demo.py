@@ -24,7 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fetch_models import ROOT, Archive, Array, accuracy, download, packed, sha256, write_atomic
+from archives import Archive, download, sha256, write_atomic
+from fetch_models import ROOT
+from plain_runtime import accuracy
+from recipes import Array, packed
 
 ARCHIVE = Archive(
     "dataset-fashion-mnist=0.0~git20200523.55506a9-1",

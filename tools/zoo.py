@@ -16,13 +16,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import re
 import sys
 import tempfile
-import traceback
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -32,21 +30,36 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 import torch
 
 import zoo_nets
 import zoo_peers
-from fetch_models import FetchError, cache, sha256, write_atomic
+from archives import FetchError, cache, sha256, write_atomic
+from judging import (
+    Cause,
+    Untouched,
+    cause_table,
+    causes,
+    counted,
+    held,
+    kernels,
+    shrunk,
+    skipped_anyhow,
+    spread,
+    tell_untouched,
+    told,
+    untouched,
+)
 from onnx_shapprune.errors import NothingToPrune, ShapPruneError, TargetUnreachable
 from onnx_shapprune.model_io import Model, load_model
 from onnx_shapprune.passes.couplings import find_groups
-from onnx_shapprune.passes.graph import Graph, label
+from onnx_shapprune.passes.graph import Graph
 from onnx_shapprune.passes.removal import remove
 from onnx_shapprune.pipeline import Result, open_bench, prune
 from onnx_shapprune.report import versions
 from onnx_shapprune.scoring import Scoring
 from onnx_shapprune.types import Cost, Skipped, Wishes
+from plain_runtime import session, what_runs
 from zoo_nets import INPUT, NETS, BatchNorm, Exporter
 
 Array = npt.NDArray[Any]
@@ -63,14 +76,6 @@ REFERENCE: tuple[Exporter, BatchNorm] = ("TorchScript", "folded")
 
 
 # --- what is measured -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Untouched:
-    """A convolution whose kernel is as it was, and what stands in the way."""
-
-    conv: str
-    reasons: tuple[Skipped, ...]
 
 
 @dataclass(frozen=True)
@@ -100,17 +105,6 @@ class Row:
     surgery: float = 0.0
     seconds: float = 0.0
     runs: str = ""
-
-
-@dataclass
-class Cause:
-    """How many convolutions one reason of one operator holds in all files, and in which nets."""
-
-    op_type: str
-    reason: str
-    untouched: int = 0
-    held: int = 0
-    nets: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -171,67 +165,17 @@ def fixed_batch(model: onnx.ModelProto) -> int:
 # --- a plain ONNX Runtime ---------------------------------------------------------------------
 
 
-def session(model: bytes, *, optimised: bool) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 2
-    levels = ort.GraphOptimizationLevel
-    options.graph_optimization_level = (
-        levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
-    )
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def run(model: bytes, image: Array, *, optimised: bool = True) -> Array:
-    found: Array = session(model, optimised=optimised).run(None, {INPUT: image})[0]
+def run(model: bytes, image: Array) -> Array:
+    found: Array = session(model).run(None, {INPUT: image})[0]
     return found
 
 
-def what_runs(name: str, original: Path, pruned: bytes) -> str:
-    """``ok`` if the model loads and has finite outputs of the right shape; else what is wrong."""
+def what_runs_of(name: str, original: Path, pruned: bytes) -> str:
+    """What a plain ONNX Runtime makes of a net, one image at a time and three."""
     batch = fixed_batch(onnx.load(original))
-    for size, optimised in itertools.product((batch,) if batch else BATCHES, (True, False)):
-        image = zoo_nets.images(name, size, seed=2).numpy()
-        try:
-            found = run(pruned, image, optimised=optimised)
-        except Exception as error:  # its exceptions have no common base
-            return first_line(error)
-        wanted = run(original.read_bytes(), image)
-        if found.shape != wanted.shape:
-            return f"the output is {found.shape}, not {wanted.shape}"
-        if not np.isfinite(found).all():
-            return "the output isn't finite"
-    return "ok"
-
-
-# --- kernels ----------------------------------------------------------------------------------
-
-
-def kernels(model: onnx.ModelProto) -> dict[str, tuple[int, ...] | None]:
-    """Shape of the kernel of every convolution, in graph order, by the node's name."""
-    stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            stored[node.output[0]] = tuple(node.attribute[0].t.dims)
-        elif node.op_type == "Identity" and node.input[0] in stored:
-            stored[node.output[0]] = stored[node.input[0]]
-    convs = (n for n in model.graph.node if n.op_type in ("Conv", "ConvTranspose"))
-    return {label(node): stored.get(node.input[1]) for node in convs}
-
-
-def shrunk(original: onnx.ModelProto, pruned: onnx.ModelProto) -> dict[str, bool]:
-    """Whether each convolution's kernel has another shape than before.
-
-    By position: other tools rename nodes. Nothing can be said if there are more or fewer.
-    """
-    before, after = kernels(original), list(kernels(pruned).values())
-    if len(before) != len(after):
-        return dict.fromkeys(before, False)
-    return {name: was != now for (name, was), now in zip(before.items(), after, strict=True)}
-
-
-def counted(touched: Mapping[str, bool]) -> tuple[int, int]:
-    return sum(touched.values()), len(touched)
+    sizes = (batch,) if batch else BATCHES
+    samples = [{INPUT: zoo_nets.images(name, size, seed=2).numpy()} for size in sizes]
+    return what_runs(original.read_bytes(), pruned, samples)
 
 
 # --- our own ----------------------------------------------------------------------------------
@@ -251,12 +195,12 @@ def examine(
         result, outcome = attempt(model, approximate=approximate)
     except Exception as error:  # a crash is a result too
         row = replace(row, message=told(error))
-        skipped = skipped_anyhow(model, approximate=approximate)
+        skipped = skipped_anyhow(model, Wishes(approximate=approximate))
     else:
         row = filled(row, model, result, outcome, approximate=approximate)
         skipped = result.report.skipped
         touched = shrunk(model.proto, result.model)
-        row = replace(row, runs=what_runs(name, path, result.model.SerializeToString()))
+        row = replace(row, runs=what_runs_of(name, path, result.model.SerializeToString()))
     return replace(
         row,
         seconds=round(perf_counter() - start, 2),
@@ -303,43 +247,6 @@ def timed(call: Callable[[], object]) -> float:
     return median(seconds)
 
 
-def skipped_anyhow(model: Model, *, approximate: bool) -> Sequence[Skipped]:
-    """The reasons of the analysis where what comes after it has failed."""
-    try:
-        return find_groups(Graph(model.proto), Wishes(approximate=approximate)).skipped
-    except Exception:  # it has been told already
-        return ()
-
-
-def untouched(touched: Mapping[str, bool], skipped: Sequence[Skipped]) -> Iterator[Untouched]:
-    """The convolutions that stayed, each with the reasons that mention it."""
-    for name, is_cut in touched.items():
-        if not is_cut:
-            reasons = (reason for reason in skipped if name in (*reason.members, reason.node))
-            yield Untouched(name, tuple(replace(r, members=()) for r in reasons))
-
-
-def held(convs: Container[str], skipped: Sequence[Skipped]) -> Iterator[Skipped]:
-    """The reasons that hold convolutions, without their other members."""
-    for reason in skipped:
-        members = tuple(name for name in reason.members if name in convs)
-        if members:
-            yield replace(reason, members=members)
-
-
-def told(error: Exception) -> str:
-    """An error of ours as it is; of any other also where it comes from."""
-    text = f"{type(error).__name__}: {first_line(error)}"
-    if isinstance(error, ShapPruneError):
-        return text
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{text} ({Path(frame.filename).name}:{frame.lineno})"
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
 # --- the peers --------------------------------------------------------------------------------
 
 
@@ -364,7 +271,7 @@ def examine_peer(
         if "error" in answer:
             return replace(row, runs=answer["error"])
         before, after = onnx.load(original), onnx.load(output)
-        runs = what_runs(name, original, output.read_bytes())
+        runs = what_runs_of(name, original, output.read_bytes())
     row = replace(row, runs=runs, seconds=answer["seconds"], note=answer.get("note", ""))
     row = replace(row, convs=counted(shrunk(before, after)))
     return with_costs(row, before, after) if runs == "ok" else row
@@ -385,12 +292,6 @@ def cost(model: onnx.ModelProto) -> Cost:
 
 
 # --- telling ----------------------------------------------------------------------------------
-
-
-def spread(values: Sequence[float], form: str) -> str:
-    """All values in one cell: one number, or from … to …."""
-    ends = list(dict.fromkeys(form.format(value) for value in (min(values), max(values))))
-    return " – ".join(ends)
 
 
 def outcomes(rows: Sequence[Row]) -> str:
@@ -426,33 +327,8 @@ def by_net(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def causes(rows: Sequence[Row]) -> list[Cause]:
-    """Everything that stands in the way, the most common first."""
-    found: dict[tuple[str, str], Cause] = {}
-    for row in rows:
-        for reason in row.held:
-            cause = found.setdefault(anonymous(reason), Cause(*anonymous(reason)))
-            cause.held += len(reason.members)
-            cause.nets[row.net] = None
-        for conv in row.untouched:
-            for key in {anonymous(reason) for reason in conv.reasons} or {("?", "none given")}:
-                cause = found.setdefault(key, Cause(*key))
-                cause.untouched += 1
-                cause.nets[row.net] = None
-    return sorted(found.values(), key=lambda cause: (-cause.untouched, -cause.held))
-
-
-def anonymous(reason: Skipped) -> tuple[str, str]:
-    """Operator and reason without the names in it."""
-    return reason.op_type, re.sub(r"'[^']*'", "'…'", reason.reason)
-
-
-def cause_table(rows: Sequence[Row]) -> Iterator[str]:
-    """One line per operator and reason."""
-    yield "| stands in the way | why | convs untouched | convs that keep all outputs | nets |"
-    yield "|---|---|---|---|---|"
-    for c in causes(rows):
-        yield f"| {c.op_type} | {c.reason} | {c.untouched} | {c.held} | {', '.join(c.nets)} |"
+def causes_of(rows: Sequence[Row]) -> list[Cause]:
+    return causes((row.net, row.held, row.untouched) for row in rows)
 
 
 def peer_table(rows: Sequence[Row], peers: Sequence[PeerRow]) -> Iterator[str]:
@@ -509,7 +385,7 @@ def summary(rows: Sequence[Row], peers: Sequence[PeerRow]) -> dict[str, Any]:
         "max_difference": max(row.max_difference for row in rows),
         "analysis": max(row.analysis for row in rows),
         "surgery": max(row.surgery for row in rows),
-        "causes": [{**asdict(cause), "nets": list(cause.nets)} for cause in causes(rows)],
+        "causes": [{**asdict(c), "names": list(c.names)} for c in causes_of(rows)],
     }
     return {**found, "peers": peer_summary(peers)} if peers else found
 
@@ -527,8 +403,7 @@ def tell_row(row: Row) -> None:
         f"{1e3 * row.analysis:.0f} + {1e3 * row.surgery:.0f} ms  runs: {row.runs} {row.message}"
     )
     for conv in row.untouched:
-        reasons = (f"{r.op_type} '{r.node}': {r.reason}" for r in conv.reasons)
-        tell(f"    {conv.conv}: {'; '.join(reasons) or 'no reason given'}")
+        tell(f"    {tell_untouched(conv)}")
 
 
 def tell_peer(row: PeerRow) -> None:
@@ -542,8 +417,8 @@ def tell_peer(row: PeerRow) -> None:
 def show(rows: Sequence[Row], peers: Sequence[PeerRow]) -> None:
     """The tables, as they may stand in a README."""
     print("\n".join(table(rows)))
-    if causes(rows):
-        print("\n" + "\n".join(cause_table(rows)))
+    if found := causes_of(rows):
+        print("\n" + "\n".join(cause_table(found, "nets")))
     if peers:
         print("\n" + "\n".join(peer_table(rows, peers)))
         print("\nMACs, parameters, convs cut, seconds of analysis and surgery; the peers remove")

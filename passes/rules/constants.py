@@ -10,7 +10,7 @@ import onnx
 from onnx_shapprune.types import IntArray, Slot
 
 from ..graph import FORM_CHANGERS, Graph, attribute, label, node_id
-from ..stored import QUANTISERS, former, is_formed, is_stored, origin, static_shape
+from ..stored import FILLER, QUANTISERS, former, is_formed, is_stored, origin, static_shape
 from .effects import Effects, Followed, Number, Place, Refused, Sliced
 
 
@@ -49,6 +49,8 @@ def _axes_before(
     elif maker.op_type == "Transpose":
         order = attribute(maker, "perm", range(len(shape))[::-1])
         yield 0, int(order[axis])
+    elif maker.op_type == FILLER:
+        effects.follows.append(Followed(Slot(node_id(maker), 0), "", axis, ids))
     elif maker.op_type in QUANTISERS:
         yield 0, axis
         yield from _per_channel_parameters(graph, maker, axis)

@@ -63,7 +63,7 @@ def _convolve(site: Site, kernel: int) -> IntArray:
     """The channels that a convolution makes; its kernel shrinks with them."""
     outputs, per_group = site.weight_shape(kernel)[:2]
     groups = int(site.attribute("group", 1))
-    track = site.only_track(1) if site.track(0) else None
+    track = _arriving(site, 1) if site.track(0) else None
     if groups > 1 and per_group == 1:
         ids = _depthwise(site, track, groups, outputs)
     else:
@@ -74,6 +74,17 @@ def _convolve(site: Site, kernel: int) -> IntArray:
     site.slice(kernel, 0, ids)
     site.emit(1, ids)
     return ids
+
+
+def _arriving(site: Site, axis: int) -> Track | None:
+    """The channels that the node sums over; ones along another axis must stay."""
+    if not site.tracked():
+        return None
+    track = site.only_track()
+    if track.axis == axis:
+        return track
+    site.lock(track.ids, f"channels run along axis {track.axis}, it expects axis {axis}")
+    return None
 
 
 def _depthwise(site: Site, track: Track | None, groups: int, outputs: int) -> IntArray:
@@ -98,7 +109,7 @@ def conv_transpose(site: Site) -> None:
     """Like Conv; the kernel's first axis runs over all inputs, its second over one group."""
     inputs, per_group = site.weight_shape(1)[:2]
     groups = int(site.attribute("group", 1))
-    track = site.only_track(1) if site.tracked() else None
+    track = _arriving(site, 1)
     if track is not None:
         site.slice(1, 0, track.ids)
     if groups > 1 and inputs == groups:
@@ -136,8 +147,8 @@ def _multiply(site: Site, kernel: int) -> IntArray:
     """The columns that a Gemm makes."""
     inner, outer = (1, 0) if site.attribute("transB", 0) else (0, 1)
     outputs = site.weight_shape(kernel)[outer]
-    if site.tracked():
-        track = site.only_track(0 if site.attribute("transA", 0) else 1)
+    track = _arriving(site, 0 if site.attribute("transA", 0) else 1)
+    if track is not None:
         site.slice(kernel, inner, track.ids)
         site.read(0)
     ids = site.produce(outputs)

@@ -26,6 +26,9 @@ Source = tuple[object, ...] | None
 Functions = Mapping[tuple[str, str], onnx.FunctionProto]
 
 
+UNNEEDED = Skipped("", "–", "nothing: the target was reached without it")
+
+
 @dataclass(frozen=True)
 class Untouched:
     """A convolution whose kernel is as it was, and what stands in the way."""
@@ -130,11 +133,17 @@ def skipped_anyhow(model: Model, wishes: Wishes = NO_WISHES) -> Sequence[Skipped
         return ()
 
 
-def untouched(touched: Mapping[str, bool], skipped: Sequence[Skipped]) -> Iterator[Untouched]:
-    """The convolutions that stayed, each with the reasons that mention it."""
+def untouched(
+    touched: Mapping[str, bool], skipped: Sequence[Skipped], free: Container[str] = ()
+) -> Iterator[Untouched]:
+    """The convolutions that stayed, each with the reasons that mention it.
+
+    Those that are ``free`` could have been cut.
+    """
     for name, is_cut in touched.items():
         if not is_cut:
-            reasons = (reason for reason in skipped if name in (*reason.members, reason.node))
+            reasons = [reason for reason in skipped if name in (*reason.members, reason.node)]
+            reasons = reasons or [UNNEEDED] * (name in free)
             yield Untouched(name, tuple(replace(r, members=()) for r in reasons))
 
 

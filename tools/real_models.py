@@ -48,7 +48,6 @@ from plain_runtime import what_runs
 from recipes import Arrays
 
 QUICK = ("lenet5", "ppocr-cls", "mtcnn-onet", "silero-16k-sequence", "light-squeezenet-shipped")
-UNNEEDED = Skipped("", "–", "nothing: the target was reached without it")
 
 
 @dataclass(frozen=True)
@@ -158,14 +157,10 @@ def with_convs(
 ) -> Outcome:
     """What became of the convolutions."""
     free = {member for group in groups for member in group.members}
-    stayed = [
-        replace(conv, reasons=conv.reasons or (UNNEEDED,) * (conv.conv in free))
-        for conv in untouched(touched, skipped)
-    ]
     return replace(
         row,
         convs=counted(touched),
-        untouched=tuple(stayed),
+        untouched=tuple(untouched(touched, skipped, free)),
         held=tuple(held(touched, skipped)),
     )
 

@@ -189,6 +189,7 @@ def examine(
     model = load_model(path)
     row = Row(name, exporter, batchnorm, fixed_batch(model.proto), "error")
     skipped: Sequence[Skipped] = ()
+    free: set[str] = set()
     touched = dict.fromkeys(kernels(model.proto), False)
     start = perf_counter()
     try:
@@ -199,13 +200,14 @@ def examine(
     else:
         row = filled(row, model, result, outcome, approximate=approximate)
         skipped = result.report.skipped
+        free = {member for group in result.report.groups for member in group.members}
         touched = shrunk(model.proto, result.model)
         row = replace(row, runs=what_runs_of(name, path, result.model.SerializeToString()))
     return replace(
         row,
         seconds=round(perf_counter() - start, 2),
         convs=counted(touched),
-        untouched=tuple(untouched(touched, skipped)),
+        untouched=tuple(untouched(touched, skipped, free)),
         held=tuple(held(touched, skipped)),
     )
 
@@ -382,6 +384,7 @@ def summary(rows: Sequence[Row], peers: Sequence[PeerRow]) -> dict[str, Any]:
         **{k: sum(r.outcome == k for r in rows) for k in ("nothing", "error")},
         "run": sum(row.runs == "ok" for row in rows),
         "convs": [sum(row.convs[0] for row in rows), sum(row.convs[1] for row in rows)],
+        "convs_without_a_reason": sum(not c.reasons for row in rows for c in row.untouched),
         "max_difference": max(row.max_difference for row in rows),
         "analysis": max(row.analysis for row in rows),
         "surgery": max(row.surgery for row in rows),

@@ -21,17 +21,17 @@ from onnx_shapprune.types import Array, ChannelGroup, Cut, Shift
 
 from .graph import Graph
 from .stored import stored_shape
+from .validity import RESERVED
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # its warnings concern no user of ours
 
-_PREFIX = "kept of "
 _ZERO_POINTS = {"QLinearConv": 2, "ConvInteger": 2, "MatMulInteger": 2, "QLinearMatMul": 2}
 """Operators on quantised values, and the input that says which value means zero."""
 
 
 def mask_name(group: str) -> str:
     """Name of the mask input of a group: float32[players], 1 present, 0 absent."""
-    return _PREFIX + group
+    return RESERVED + group
 
 
 def masked_model(
@@ -143,7 +143,7 @@ class _Masker:
 
     def _name(self) -> str:
         self._count += 1
-        return f"{_PREFIX}:{self._count}"
+        return f"{RESERVED}:{self._count}"
 
     def export(self, names: Sequence[str], players: Sequence[int]) -> onnx.ModelProto:
         """The finished model, its masks all ones by default."""

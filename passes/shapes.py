@@ -31,12 +31,43 @@ def infer_shapes(
         inputs: Shapes to assume for graph inputs, e.g. those of the calibration data.
             Names that are not graph inputs are ignored.
     """
-    stripped = _skeleton(model, inputs or {})
-    inferred = onnx.shape_inference.infer_shapes(stripped, data_prop=True)
+    inferred = _inferred(model, inputs or {}, strict=False)
     known = {info.name: _tensor_info(info) for info in model.graph.value_info}
     known |= {info.name: _tensor_info(info) for info in _value_infos(inferred.graph)}
+    for info in model.graph.output:
+        known[info.name] = _completed(known[info.name], _tensor_info(info))
     known |= {t.name: TensorInfo(t.data_type, tuple(t.dims)) for t in inferred.graph.initializer}
     return known
+
+
+def contradiction(model: onnx.ModelProto) -> str:
+    """What inference finds wrong with shapes and types of the model; empty if nothing.
+
+    Outputs that are recorded with a wrong shape do no harm: the runtime warns and goes on.
+    """
+    try:
+        _inferred(model, {}, strict=True)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def _inferred(
+    model: onnx.ModelProto, inputs: Mapping[str, Shape], *, strict: bool
+) -> onnx.ModelProto:
+    skeleton = _skeleton(model, inputs)
+    return onnx.shape_inference.infer_shapes(skeleton, strict_mode=strict, data_prop=True)
+
+
+def _completed(found: TensorInfo, recorded: TensorInfo) -> TensorInfo:
+    """What inference found of an output; what it left open as recorded in the model."""
+    if found.shape is None or recorded.shape is None:
+        shape = recorded.shape if found.shape is None else found.shape
+    elif len(found.shape) == len(recorded.shape):
+        shape = merged(found.shape, recorded.shape)
+    else:
+        shape = found.shape
+    return TensorInfo(found.elem_type or recorded.elem_type, shape)
 
 
 def bound_shape(shape: Shape, dims: Mapping[str, int]) -> Shape:
@@ -83,7 +114,7 @@ def _skeleton(model: onnx.ModelProto, inputs: Mapping[str, Shape]) -> onnx.Model
     _copy_nodes(model.graph, skeleton.graph)
     _copy_initializers(model.graph, skeleton.graph)
     _copy_inputs(model.graph, skeleton.graph, inputs)
-    skeleton.graph.output.extend(model.graph.output)
+    skeleton.graph.output.extend(onnx.ValueInfoProto(name=o.name) for o in model.graph.output)
     return skeleton
 
 

@@ -20,6 +20,7 @@ RANKS = (
     # alone with their subject
     "files images metrics progress command passes.shapes passes.rules.effects "
     "estimators.base estimators.budget",
+    "passes.validity",
     "calibration model_io passes.graph "
     "estimators.exact estimators.leave_one_out estimators.permutation estimators.baselines",
     # one thing done to a model or a game

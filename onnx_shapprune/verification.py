@@ -85,12 +85,14 @@ def verify(
         batch: Samples per run, where the model leaves it open.
 
     Raises:
+        ModelError: The model itself does not run, or gives other outputs in every run.
         VerificationError: They differ, or the pruned model is invalid; names the group.
     """
     try:
         _check_proto(model.proto, pruned)
         return _compare_all(graph, model, pruned, plan, calibration, provider, batch)
     except VerificationError as error:
+        _require_repeatable(graph, model, calibration, provider, batch)
         name = _guilty_group(graph, model, plan, calibration, provider, batch)
         raise VerificationError(
             f"group '{name}': {error}" if name else str(error),
@@ -112,16 +114,7 @@ def _compare_all(
     groups = [part.group for part in plan.groups]
     masked = masked_model(graph, groups, {p.group.name: p.shifts for p in plan.groups})
     masks = {mask_name(p.group.name): p.kept.astype(np.float32) for p in plan.groups}
-    tolerances = _tolerances(graph)
-    outputs = [
-        _Probe(
-            output.name,
-            least_scale=_least_scale(graph, output.name),
-            tolerance=tolerances.get(output.name, 0.0),
-        )
-        for output in model.proto.graph.output
-    ]
-    inner = _inner_probes(graph, plan, tolerances)
+    outputs, inner = _output_probes(graph, model), _inner_probes(graph, plan)
     size = fixed_batch(model.inputs) or batch
     few = next(batches(calibration, fixed_batch(model.inputs) or _PROBE_SAMPLES))
     worst = 0.0
@@ -135,6 +128,48 @@ def _compare_all(
         single = {name: array[:1] for name, array in few.items()}
         worst = max(worst, _compare(pair, single, masks, outputs))
     return worst
+
+
+def _require_repeatable(
+    graph: Graph, model: Model, calibration: Calibration, provider: Provider, batch: int
+) -> None:
+    """Refuse a model that fails by itself, or that has no outputs to hold on to."""
+    probes = _output_probes(graph, model)
+    for optimised in (False, True):
+        session = Session(model.proto, provider, optimised=optimised)
+        for feeds in _feeds(model, calibration, batch):
+            pairs = zip(probes, _alone(session, feeds), _alone(session, feeds), strict=True)
+            for probe, one, other in pairs:
+                _require_same(probe, one, other)
+
+
+def _require_same(probe: _Probe, one: object, other: object) -> None:
+    try:
+        for expected, found in _leaves(probe, one, other):
+            _difference(probe, expected, found)
+    except VerificationError as error:
+        raise ModelError(
+            f"the model's output '{probe.name}' is another one every time that it runs",
+            "does it draw random numbers? Let it take them as an input",
+        ) from error
+
+
+def _alone(session: Session, feeds: Mapping[str, Array]) -> list[Array]:
+    try:
+        return session.run(feeds)
+    except ModelError as error:
+        shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in feeds.items())
+        raise ModelError(
+            f"{error} (on {shapes})", "does it take one size of batch only?"
+        ) from error
+
+
+def _feeds(model: Model, calibration: Calibration, batch: int) -> Iterator[dict[str, Array]]:
+    """All that is compared on: whole batches, a few samples, a single one."""
+    fixed = fixed_batch(model.inputs)
+    yield from batches(calibration, fixed or batch)
+    for size in (_PROBE_SAMPLES, 1) if fixed is None else ():
+        yield next(batches(calibration, size))
 
 
 def _sessions(
@@ -255,9 +290,22 @@ def _least_scale(graph: Graph, name: str) -> float:
     return 1.0 if node is not None and node.op_type in _RANGE_ONE else 0.0
 
 
-def _inner_probes(graph: Graph, plan: Plan, tolerances: Mapping[str, float]) -> list[_Probe]:
+def _output_probes(graph: Graph, model: Model) -> list[_Probe]:
+    """The model's outputs."""
+    tolerances = _tolerances(graph)
+    return [
+        _Probe(
+            output.name,
+            least_scale=_least_scale(graph, output.name),
+            tolerance=tolerances.get(output.name, 0.0),
+        )
+        for output in model.proto.graph.output
+    ]
+
+
+def _inner_probes(graph: Graph, plan: Plan) -> list[_Probe]:
     """Outputs of all nodes that read a cut tensor."""
-    kept = _kept_positions(plan)
+    kept, tolerances = _kept_positions(plan), _tolerances(graph)
     names = dict.fromkeys(
         slot.node for part in plan.groups for cut in part.group.reads for slot in cut.readers
     )

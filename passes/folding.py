@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from onnx_shapprune.types import Array
+from onnx_shapprune.types import Array, Shape
 
 from .graph import STANDARD_DOMAINS, Graph, node_id
 
@@ -52,8 +52,15 @@ def _ancestors(graph: Graph, tensor: str, most: int) -> list[onnx.NodeProto]:
 def _can_fold(graph: Graph, node: onnx.NodeProto, most: int) -> bool:
     if node.domain not in STANDARD_DOMAINS or node.op_type.startswith(_NOT_PURE):
         return False
-    shapes = (graph.constant_shape(name) for name in node.input if name)
+    shapes = [graph.constant_shape(name) for name in node.input if name]
+    shapes += [_known(graph.shape(name)) for name in node.output if name]
     return all(_size(shape) <= most for shape in shapes if shape is not None)
+
+
+def _known(shape: Shape | None) -> tuple[int, ...] | None:
+    """A shape, if all its sizes are known."""
+    sizes = tuple(size for size in shape or () if isinstance(size, int))
+    return sizes if shape is not None and len(sizes) == len(shape) else None
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -20,6 +20,7 @@ import onnx_graphsurgeon as gs
 from onnx_shapprune.types import Array, ChannelGroup, Cut, Shift
 
 from .graph import Graph
+from .shifts import as_dtype
 from .stored import stored_shape
 from .validity import RESERVED
 
@@ -115,7 +116,7 @@ class _Masker:
         precise = elem_type == onnx.TensorProto.DOUBLE
         if precise:
             absent = self._add("Cast", [absent], to=elem_type)
-        rows = shift.response.T.astype(np.float64 if precise else np.float32)
+        rows = as_dtype(shift.response.T, np.dtype(np.float64 if precise else np.float32))
         total = self._add("MatMul", [absent, self._constant(np.ascontiguousarray(rows))])
         shape = [shift.response.shape[0]]
         if node.op == "Conv":
@@ -147,7 +148,7 @@ class _Masker:
 
     def export(self, names: Sequence[str], players: Sequence[int]) -> onnx.ModelProto:
         """The finished model, its masks all ones by default."""
-        self._graph.toposort()
+        self._graph.toposort(recurse_subgraphs=False, recurse_functions=False, mode="nodes")
         model: onnx.ModelProto = gs.export_onnx(self._graph, do_type_check=False)
         del model.graph.sparse_initializer[:]
         model.graph.sparse_initializer.extend(self._source.model.graph.sparse_initializer)

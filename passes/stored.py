@@ -17,17 +17,21 @@ from .graph import FORM_CHANGERS, STANDARD_DOMAINS, Graph, label, node_id
 
 QUANTISERS = frozenset({"DequantizeLinear", "QuantizeLinear"})
 SCALERS = frozenset({"Mul", "Div", "Add", "Sub"})
+_MAX_FORMS = 64
 _FORMERS = FORM_CHANGERS | QUANTISERS | SCALERS | {"Transpose"}
 
 
-def is_stored(graph: Graph, tensor: str) -> bool:
-    """Whether a tensor is a stored constant, or one in another form with a single reader."""
+def is_stored(graph: Graph, tensor: str, most: int = _MAX_FORMS) -> bool:
+    """Whether a tensor is a stored constant, or one in another form with a single reader.
+
+    ``most`` are the nodes in a row that may change its form.
+    """
     if graph.constant_root(tensor) is not None:
         return True
     maker = former(graph, tensor)
-    if maker is None or not _has_one_reader(graph, tensor):
+    if maker is None or not most or not _has_one_reader(graph, tensor):
         return False
-    return all(is_stored(graph, name) for name in maker.input if name)
+    return all(is_stored(graph, name, most - 1) for name in maker.input if name)
 
 
 def stored_shape(graph: Graph, tensor: str) -> tuple[int, ...] | None:

@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import onnx
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from onnx_shapprune.errors import ModelError
@@ -96,7 +96,7 @@ def _parts(model: onnx.ModelProto) -> Iterator[_Part]:
 
 
 def _inner(message: Message) -> Iterator[Message]:
-    singles, lists = _fields(type(message)).inner
+    singles, lists = _fields(message.DESCRIPTOR).inner
     for name in singles:
         if message.HasField(name):
             yield getattr(message, name)
@@ -113,8 +113,8 @@ class _Fields:
 
 
 @cache
-def _fields(kind: type[Message]) -> _Fields:
-    fields = kind.DESCRIPTOR.fields
+def _fields(kind: Descriptor) -> _Fields:
+    fields = kind.fields
     inner = [f for f in fields if f.message_type is not None]
     texts = [f for f in fields if f.type == FieldDescriptor.TYPE_STRING]
     return _Fields(_by_number(inner), _by_number(texts))
@@ -140,9 +140,9 @@ def _node_name(node: onnx.NodeProto) -> str:
 
 
 def _texts(part: _Part) -> Iterator[str]:
-    """protobuf hands a text that is no UTF-8 out as bytes, which no code expects."""
+    """Protobuf hands a text that is no UTF-8 out as bytes, which no code expects."""
     message = part.message
-    singles, lists = _fields(type(message)).texts
+    singles, lists = _fields(message.DESCRIPTOR).texts
     values = [(name, getattr(message, name)) for name in singles]
     values += [(name, value) for name in lists for value in getattr(message, name)]
     for name, value in values:

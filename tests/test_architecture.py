@@ -26,7 +26,8 @@ RANKS = (
     # one thing done to a model or a game
     "passes.folding",
     "passes.stored",
-    "runtime cost estimators passes.partition passes.shifts passes.masking "
+    "passes.shifts",
+    "runtime cost estimators passes.partition passes.masking "
     "passes.removal passes.outputs passes.suffix passes.rules.constants",
     # the rules, from their tools to their register
     "passes.rules.site",

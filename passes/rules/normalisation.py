@@ -37,7 +37,10 @@ def _per_channel(site: Site, vectors: range) -> None:
 def group_normalization(site: Site) -> None:
     """The channels of a group share statistics: they leave together, and the group with them."""
     track = site.only_track(1)
-    groups = track.ids.reshape(int(site.attribute("num_groups")), -1)
+    count, width = int(site.attribute("num_groups")), len(track.ids)
+    if count < 1 or width % count:
+        raise Refused(f"its {width} channels are not {count} groups")
+    groups = track.ids.reshape(count, -1)
     for column in groups.T[1:]:
         site.tie(groups[:, 0], column)
     site.follow_attribute("num_groups", groups[:, 0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_shapprune.types import IntArray
+from onnx_shapprune.types import Array, IntArray
 
 from .effects import Number, Refused, Track
 from .numbers import require_free
@@ -42,7 +42,7 @@ def _parts(site: Site, ids: IntArray) -> list[IntArray]:
             site.follow_attribute("split", part, entry)
         return parts
     count = int(site.attribute("num_outputs", len(site.node.output)))
-    if len(ids) % count:
+    if count < 1 or len(ids) % count:
         raise Refused(f"it splits {len(ids)} channels into {count} parts that are not equal")
     first, *others = np.split(ids, count)
     for other in others:
@@ -51,7 +51,7 @@ def _parts(site: Site, ids: IntArray) -> list[IntArray]:
 
 
 def _cut(ids: IntArray, sizes: list[int]) -> list[IntArray]:
-    if sum(sizes) != len(ids):
+    if sum(sizes) != len(ids) or min(sizes) < 0:
         raise Refused(f"its parts {sizes} are not all of its {len(ids)} channels")
     return np.split(ids, np.cumsum(sizes)[:-1])
 
@@ -133,6 +133,8 @@ def gather_channels(site: Site) -> None:
     indices = site.constant(1)
     if indices is None:
         raise Refused("it picks channels by computed indices")
+    if indices.dtype.kind != "i" or not _within(indices, len(track.ids)):
+        raise Refused("it picks channels that there are not")
     picked = track.ids[indices]
     site.renumber(1, track.ids)
     if rank == 1:
@@ -140,6 +142,10 @@ def gather_channels(site: Site) -> None:
         site.emit(axis, picked)
     else:
         site.lock(np.ravel(picked), "its channels are picked one by one")
+
+
+def _within(indices: Array, width: int) -> bool:
+    return bool(((indices >= -width) & (indices < width)).all())
 
 
 def _axis(site: Site, name: str, default: int) -> int:

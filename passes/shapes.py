@@ -125,6 +125,14 @@ def _copy_nodes(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
             target.input.append(_as_input(node.output[0], tensor))
         else:
             target.node.append(node)
+            _spell_out(target.node[-1])
+
+
+def _spell_out(node: onnx.NodeProto) -> None:
+    """Inference takes a default inside of this operator for a missing attribute."""
+    names = [attribute.name for attribute in node.attribute]
+    if node.op_type == "MeanVarianceNormalization" and "axes" not in names:
+        node.attribute.append(onnx.helper.make_attribute("axes", [0, 2, 3]))
 
 
 def _copy_initializers(source: onnx.GraphProto, target: onnx.GraphProto) -> None:

@@ -54,11 +54,13 @@ def stored_value(graph: Graph, tensor: str) -> Array | None:
 
 def forms(graph: Graph, root: str) -> Iterator[str]:
     """Tensors that are made of a stored constant and of nothing but other ones."""
-    for slot in graph.readers.get(root, ()):
-        name = graph.nodes[slot.node].output[0]
-        if former(graph, name) is not None and is_stored(graph, name):
-            yield name
-            yield from forms(graph, name)
+    pending = [root]
+    while pending:
+        readers = graph.readers.get(pending.pop(), ())
+        names = [graph.nodes[slot.node].output[0] for slot in readers]
+        found = [name for name in names if former(graph, name) and is_stored(graph, name)]
+        yield from found
+        pending += found
 
 
 def former(graph: Graph, tensor: str) -> onnx.NodeProto | None:

@@ -7,14 +7,13 @@ over it. The checks here come first. They read no weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from onnx_shapprune.errors import ModelError
@@ -27,13 +26,16 @@ RESERVED = "kept of "
 _MAX_DEPTH = 16
 _HINT = "the file is damaged or was written by a faulty tool: export it again"
 _TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
+_BESIDE_VALUES = [
+    onnx.TensorProto.DESCRIPTOR.fields_by_name[name]
+    for name in ("name", "doc_string", "external_data")
+]
 _COMPLEX = frozenset({onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128})
 _BITS = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
 _TYPED = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
+class _Part(NamedTuple):
     """A message of the model: how many bodies it is in, and whether in a local function."""
 
     message: Message
@@ -51,9 +53,8 @@ def check_parts(model: onnx.ModelProto) -> None:
     """
     for part in _parts(model):
         for check in _CHECKS.get(type(part.message), ()):
-            _raise_first(check(part))
-        _raise_first(_texts(part))
-    _raise_first(_recursions(model))
+            _require_none(check(part))
+    _require_none(_recursion(model))
 
 
 def check_values(tensors: Iterable[onnx.TensorProto]) -> None:
@@ -63,7 +64,7 @@ def check_values(tensors: Iterable[onnx.TensorProto]) -> None:
         ModelError: One has more or fewer.
     """
     for tensor in tensors:
-        _raise_first(_values(_Part(tensor)))
+        _require_none(_values(tensor))
 
 
 def check_shapes(model: onnx.ModelProto) -> None:
@@ -73,11 +74,11 @@ def check_shapes(model: onnx.ModelProto) -> None:
         ModelError: They contradict each other.
     """
     found = contradiction(model)
-    _raise_first([f"its operators don't fit together: {found}"] if found else [])
+    _require_none(f"its operators don't fit together: {found}" if found else "")
 
 
-def _raise_first(complaints: Iterable[str]) -> None:
-    for complaint in complaints:
+def _require_none(complaint: str) -> None:
+    if complaint:
         raise ModelError(f"the model is invalid: {complaint}", _HINT)
 
 
@@ -85,131 +86,136 @@ def _raise_first(complaints: Iterable[str]) -> None:
 
 
 def _parts(model: onnx.ModelProto) -> Iterator[_Part]:
-    """All messages of a model; no deeper than bodies may be nested."""
+    """All messages of a model."""
     pending = [_Part(model)]
     while pending:
-        part = pending.pop()
+        message, depth, in_function = part = pending.pop()
+        depth += isinstance(message, onnx.GraphProto)
+        in_function = in_function or isinstance(message, onnx.FunctionProto)
+        pending += [_Part(inner, depth, in_function) for inner in _inner(message)]
         yield part
-        depth = part.depth + isinstance(part.message, onnx.GraphProto)
-        inside = part.in_function or isinstance(part.message, onnx.FunctionProto)
-        pending += [_Part(m, depth, inside) for m in _inner(part.message)]
 
 
 def _inner(message: Message) -> Iterator[Message]:
-    singles, lists = _fields(message.DESCRIPTOR).inner
-    for name in singles:
-        if message.HasField(name):
-            yield getattr(message, name)
-    for name in lists:
-        yield from getattr(message, name)
+    """Messages in a message.
+
+    Raises:
+        ModelError: A text beside them is no UTF-8; protobuf hands it out as bytes then, which
+            no code expects.
+    """
+    for descriptor, value in _fields(message):
+        kind = _kind(descriptor)
+        if kind.has_messages:
+            yield from value if kind.is_list else [value]
+        elif kind.has_texts:
+            for text in value if kind.is_list else [value]:
+                _require_none(_no_text(kind.name, text))
 
 
-@dataclass(frozen=True)
-class _Fields:
-    """Names of a message's fields, single ones and lists: messages in it, and texts."""
+class _Kind(NamedTuple):
+    """What is in a field."""
 
-    inner: tuple[tuple[str, ...], tuple[str, ...]]
-    texts: tuple[tuple[str, ...], tuple[str, ...]]
+    name: str
+    has_messages: bool
+    has_texts: bool
+    is_list: bool
 
 
 @cache
-def _fields(kind: Descriptor) -> _Fields:
-    fields = kind.fields
-    inner = [f for f in fields if f.message_type is not None]
-    texts = [f for f in fields if f.type == FieldDescriptor.TYPE_STRING]
-    return _Fields(_by_number(inner), _by_number(texts))
+def _kind(field: FieldDescriptor) -> _Kind:
+    has_messages = field.message_type is not None
+    has_texts = field.type == FieldDescriptor.TYPE_STRING
+    return _Kind(field.name, has_messages, has_texts, not field.has_presence)
 
 
-def _by_number(fields: Sequence[FieldDescriptor]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return (
-        tuple(f.name for f in fields if f.has_presence),
-        tuple(f.name for f in fields if not f.has_presence),
-    )
-
-
-def _where(name: str, what: str) -> str:
-    return f"{what} '{name}'" if name else f"{what} without a name"
+def _fields(message: Message) -> Iterable[tuple[FieldDescriptor, Any]]:
+    """Fields that are set; of a tensor not its values, which would be copied."""
+    if isinstance(message, onnx.TensorProto):
+        return [(d, getattr(message, d.name)) for d in _BESIDE_VALUES]
+    found: list[tuple[FieldDescriptor, Any]] = message.ListFields()
+    return found
 
 
 def _node_name(node: onnx.NodeProto) -> str:
-    named = node.name or next(filter(None, node.output), "")
-    return _where(named, node.op_type or "a node")
+    name = node.name or next(filter(None, node.output), "")
+    return f"{node.op_type} '{name}'"
 
 
-# --- the checks ----------------------------------------------------------------------------
+def _tensor_name(tensor: onnx.TensorProto) -> str:
+    return f"the tensor '{tensor.name}'"
 
 
-def _texts(part: _Part) -> Iterator[str]:
-    """Protobuf hands a text that is no UTF-8 out as bytes, which no code expects."""
-    message = part.message
-    singles, lists = _fields(message.DESCRIPTOR).texts
-    values = [(name, getattr(message, name)) for name in singles]
-    values += [(name, value) for name in lists for value in getattr(message, name)]
-    for name, value in values:
-        if isinstance(value, bytes):
-            yield f"a {name} is no text: {value[:20]!r}"
+# --- the checks: what is wrong with a part, empty if nothing --------------------------------
 
 
-def _depth(part: _Part) -> Iterator[str]:
+def _no_text(field: str, text: str | bytes) -> str:
+    return f"a {field} is no text: {text[:20]!r}" if isinstance(text, bytes) else ""
+
+
+def _depth(part: _Part) -> str:
     if part.depth > _MAX_DEPTH:
-        yield f"its nodes have bodies in bodies, {part.depth} deep or more"
+        return f"its nodes have bodies in bodies, {part.depth} deep or more"
+    return ""
 
 
-def _attributes(part: _Part) -> Iterator[str]:
-    node = part.message
-    assert isinstance(node, onnx.NodeProto)
+def _attributes(part: _Part) -> str:
+    node: Any = part.message
     names = [attribute.name for attribute in node.attribute]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        yield f"{_node_name(node)} has the attribute '{twice}' twice"
-    for attribute in node.attribute:
-        if attribute.ref_attr_name and not part.in_function:
-            yield (
-                f"the attribute '{attribute.name}' of {_node_name(node)} refers to that of a "
-                "function, but is in none"
-            )
+        return f"{_node_name(node)} has the attribute '{twice}' twice"
+    return ""
 
 
-def _reserved(part: _Part) -> Iterator[str]:
-    message: Any = part.message
-    names = message.output if isinstance(message, onnx.NodeProto) else [message.name]
-    for name in names:
-        if str(name).startswith(RESERVED):
-            yield f"the tensor '{name}' has a name that is reserved for masks"
+def _reference(part: _Part) -> str:
+    attribute: Any = part.message
+    if attribute.ref_attr_name and not part.in_function:
+        return f"an attribute '{attribute.name}' refers to that of a function, but is in none"
+    return ""
 
 
-def _element_type(part: _Part) -> Iterator[str]:
+def _reserved_outputs(part: _Part) -> str:
+    node: Any = part.message
+    return next(filter(None, map(_reserved, node.output)), "")
+
+
+def _reserved_name(part: _Part) -> str:
+    holder: Any = part.message
+    return _reserved(holder.name)
+
+
+def _reserved(name: str) -> str:
+    return f"the name '{name}' is reserved for masks" if name.startswith(RESERVED) else ""
+
+
+def _element_type(part: _Part) -> str:
     kind: Any = part.message
-    if kind.elem_type and kind.elem_type not in _TYPES:
-        yield f"there is no element type {kind.elem_type}"
+    wrong = kind.elem_type and kind.elem_type not in _TYPES
+    return f"there is no element type {kind.elem_type}" if wrong else ""
 
 
-def _tensor(part: _Part) -> Iterator[str]:
-    tensor = part.message
-    assert isinstance(tensor, onnx.TensorProto)
-    name = _where(tensor.name, "the tensor")
+def _tensor(part: _Part) -> str:
+    tensor: Any = part.message
     if tensor.data_type not in _TYPES:
-        yield f"{name} has the element type {tensor.data_type}, which there is not"
-    elif min(tensor.dims, default=0) < 0:
-        yield f"{name} has a negative size: {list(tensor.dims)}"
-    elif tensor.HasField("segment"):
-        yield f"{name} is stored in segments, which nothing reads"
-    elif tensor.data_location != onnx.TensorProto.EXTERNAL:
-        yield from _values(part)
+        return f"{_tensor_name(tensor)} has the unknown element type {tensor.data_type}"
+    if min(tensor.dims, default=0) < 0:
+        return f"{_tensor_name(tensor)} has a negative size: {list(tensor.dims)}"
+    if tensor.HasField("segment"):
+        return f"{_tensor_name(tensor)} is stored in segments, which nothing reads"
+    return "" if tensor.data_location == onnx.TensorProto.EXTERNAL else _values(tensor)
 
 
-def _values(part: _Part) -> Iterator[str]:
-    tensor = part.message
-    assert isinstance(tensor, onnx.TensorProto)
+def _values(tensor: onnx.TensorProto) -> str:
     elements = math.prod(tensor.dims)
     if tensor.HasField("raw_data"):
         expected, found, unit = _raw_size(tensor.data_type, elements), len(tensor.raw_data), "bytes"
     else:
         expected, unit = _entries(tensor.data_type, elements), "values"
         found = sum(len(getattr(tensor, field)) for field in _TYPED)
-    if found != expected:
-        name = _where(tensor.name, "the tensor")
-        yield f"{name} has {found} {unit}, its shape {list(tensor.dims)} needs {expected}"
+    if found == expected:
+        return ""
+    shape = list(tensor.dims)
+    return f"{_tensor_name(tensor)} has {found} {unit}, its shape {shape} needs {expected}"
 
 
 def _raw_size(kind: int, elements: int) -> int:
@@ -229,7 +235,7 @@ def _bits(kind: int) -> int:
     return small or 8 * onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
 
 
-def _recursions(model: onnx.ModelProto) -> Iterator[str]:
+def _recursion(model: onnx.ModelProto) -> str:
     """A local function must not call itself, directly or through others."""
     keys = {(f.domain, f.name) for f in model.functions}
     calls = {(f.domain, f.name): _called(f) & keys for f in model.functions}
@@ -237,7 +243,8 @@ def _recursions(model: onnx.ModelProto) -> Iterator[str]:
         TopologicalSorter(calls).prepare()
     except CycleError as error:
         _, ((_, name), *_) = error.args
-        yield f"the local function '{name}' calls itself"
+        return f"the local function '{name}' calls itself"
+    return ""
 
 
 def _called(function: onnx.FunctionProto) -> set[tuple[str, str]]:
@@ -251,13 +258,12 @@ def _called(function: onnx.FunctionProto) -> set[tuple[str, str]]:
     return found
 
 
-_Check = Callable[[_Part], Iterator[str]]
-
-_CHECKS: dict[type[Message], tuple[_Check, ...]] = {
+_CHECKS: dict[type[Message], tuple[Callable[[_Part], str], ...]] = {
     onnx.GraphProto: (_depth,),
-    onnx.NodeProto: (_attributes, _reserved),
-    onnx.TensorProto: (_tensor, _reserved),
-    onnx.ValueInfoProto: (_reserved,),
+    onnx.NodeProto: (_attributes, _reserved_outputs),
+    onnx.AttributeProto: (_reference,),
+    onnx.TensorProto: (_tensor, _reserved_name),
+    onnx.ValueInfoProto: (_reserved_name,),
     onnx.TypeProto.Tensor: (_element_type,),
     onnx.TypeProto.SparseTensor: (_element_type,),
 }

@@ -12,6 +12,8 @@ from onnx_shapprune.types import Dim, Shape
 _LARGE = 1024
 """Constants with more elements than this never hold shapes: only their own shape is kept."""
 
+_LONGEST = 2**24
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -31,7 +33,8 @@ def infer_shapes(
         inputs: Shapes to assume for graph inputs, e.g. those of the calibration data.
             Names that are not graph inputs are ignored.
     """
-    inferred = _inferred(model, inputs or {}, strict=False)
+    skeleton = _skeleton(model, inputs or {})
+    inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
     known = {info.name: _tensor_info(info) for info in model.graph.value_info}
     known |= {info.name: _tensor_info(info) for info in _value_infos(inferred.graph)}
     for info in model.graph.output:
@@ -46,17 +49,17 @@ def contradiction(model: onnx.ModelProto) -> str:
     Outputs that are recorded with a wrong shape do no harm: the runtime warns and goes on.
     """
     try:
-        _inferred(model, {}, strict=True)
+        inferred = onnx.shape_inference.infer_shapes(_skeleton(model, {}), strict_mode=True)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         return " ".join(str(error).split())
-    return ""
+    lists = [(info.name, value_info_shape(info)) for info in _value_infos(inferred.graph)]
+    long = (name for name, shape in lists if shape and len(shape) == 1 and _is_long(shape[0]))
+    return next((f"'{name}' is a list without end" for name in long), "")
 
 
-def _inferred(
-    model: onnx.ModelProto, inputs: Mapping[str, Shape], *, strict: bool
-) -> onnx.ModelProto:
-    skeleton = _skeleton(model, inputs)
-    return onnx.shape_inference.infer_shapes(skeleton, strict_mode=strict, data_prop=True)
+def _is_long(size: Dim) -> bool:
+    """Whether a list would fill the memory if its entries were followed, as inference does."""
+    return isinstance(size, int) and size > _LONGEST
 
 
 def _completed(found: TensorInfo, recorded: TensorInfo) -> TensorInfo:

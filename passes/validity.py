@@ -24,6 +24,7 @@ RESERVED = "kept of "
 """How the names of masks begin."""
 
 _MAX_DEPTH = 16
+_MAX_DENSE = 2**31
 _HINT = "the file is damaged or was written by a faulty tool: export it again"
 _TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 _BESIDE_VALUES = [
@@ -205,6 +206,13 @@ def _tensor(part: _Part) -> str:
     return "" if tensor.data_location == onnx.TensorProto.EXTERNAL else _values(tensor)
 
 
+def _sparse(part: _Part) -> str:
+    tensor: Any = part.message
+    if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > _MAX_DENSE:
+        return f"there is no sparse tensor of the shape {list(tensor.dims)}"
+    return ""
+
+
 def _values(tensor: onnx.TensorProto) -> str:
     elements = math.prod(tensor.dims)
     if tensor.HasField("raw_data"):
@@ -263,6 +271,7 @@ _CHECKS: dict[type[Message], tuple[Callable[[_Part], str], ...]] = {
     onnx.NodeProto: (_attributes, _reserved_outputs),
     onnx.AttributeProto: (_reference,),
     onnx.TensorProto: (_tensor, _reserved_name),
+    onnx.SparseTensorProto: (_sparse,),
     onnx.ValueInfoProto: (_reserved_name,),
     onnx.TypeProto.Tensor: (_element_type,),
     onnx.TypeProto.SparseTensor: (_element_type,),

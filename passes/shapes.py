@@ -52,9 +52,28 @@ def contradiction(model: onnx.ModelProto) -> str:
         inferred = onnx.shape_inference.infer_shapes(_skeleton(model, {}), strict_mode=True)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         return " ".join(str(error).split())
-    lists = [(info.name, value_info_shape(info)) for info in _value_infos(inferred.graph)]
-    long = (name for name, shape in lists if shape and len(shape) == 1 and _is_long(shape[0]))
-    return next((f"'{name}' is a list without end" for name in long), "")
+    shapes = {info.name: value_info_shape(info) or () for info in _value_infos(inferred.graph)}
+    shapes |= {tensor.name: tuple(tensor.dims) for tensor in inferred.graph.initializer}
+    long = (name for name, shape in shapes.items() if len(shape) == 1 and _is_long(shape[0]))
+    complaints = [f"'{name}' is a list without end" for name in long]
+    complaints += [_misfit(node, shapes) for node in model.graph.node if node.op_type == "Conv"]
+    return next(filter(None, complaints), "")
+
+
+def _misfit(conv: onnx.NodeProto, shapes: Mapping[str, Shape]) -> str:
+    """Whether a kernel has another number of channels than what it is for; empty if not.
+
+    Inference does not look at that, and the runtime does only when it runs.
+    """
+    found, kernel = (shapes.get(name, ())[1:2] for name in conv.input[:2])
+    groups = next((a.i for a in conv.attribute if a.name == "group"), 1)
+    if not (found and kernel and isinstance(found[0], int) and isinstance(kernel[0], int)):
+        return ""
+    wanted = kernel[0] * groups
+    if found[0] == wanted:
+        return ""
+    name = conv.name or conv.output[0]
+    return f"Conv '{name}' takes {wanted} channels, its input '{conv.input[0]}' has {found[0]}"
 
 
 def _is_long(size: Dim) -> bool:

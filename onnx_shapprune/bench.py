@@ -19,7 +19,7 @@ from .cost import CostModel
 from .errors import ModelError, OptionError
 from .game import MaskedModel
 from .inner import run_body, unverifiable
-from .metrics import Metric, Reference, build_metric, is_float
+from .metrics import Metric, Reference, build_metric, is_array, is_float
 from .model_io import Model
 from .passes.couplings import find_groups
 from .passes.graph import TOP, Graph, label, node_id
@@ -134,6 +134,8 @@ class Bench:
         """The original model's outputs."""
         session = Session(self.model.proto, self.provider)
         outputs = tuple(tuple(session.run(feeds)) for feeds in self.batches)
+        if all(is_array(output) and not output.size for batch in outputs for output in batch):
+            raise ModelError("the model's outputs are empty on these samples")
         for number, batch in enumerate(outputs):
             for name, output in zip(session.outputs, batch, strict=True):
                 self._require_finite(name, output, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from .images import (
 )
 from .settings import nearest, quoted
 from .types import Array, Calibration, IntArray, Shape, TensorSpec
+
+_MOST_VALUES = 2**40
 
 LABELS = "labels"
 """Name of the array that has the labels, unless a model's input is called so."""
@@ -266,6 +269,11 @@ def _drawn_shape(spec: TensorSpec, batched: bool, dims: Mapping[str, int]) -> tu
 
 def _drawn(rng: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
     dtype = _dtype(spec)
+    if math.prod(shape) > _MOST_VALUES:
+        raise DataError(
+            f"input '{spec.name}' {shape_text(spec.shape)}: {shape[0]} samples are too large",
+            "check the model's input; no memory holds them",
+        )
     if dtype.kind == "f":
         return rng.standard_normal(shape).astype(dtype)
     if dtype.kind in "iub":  # 0 and 1: both are in any vocabulary, and fit a mask

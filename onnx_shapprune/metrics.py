@@ -200,7 +200,7 @@ def class_output(reference: Reference) -> int | None:
         return None
     array = reference.outputs[0][floats[0]]
     scores = array.ndim > 1 and array.shape[1] > 1 and array.size == array.shape[0] * array.shape[1]
-    return floats[0] if scores else None
+    return floats[0] if scores and array.size else None
 
 
 def _exclusive(reference: Reference, index: int) -> bool:
@@ -261,6 +261,8 @@ def _match(reference: Reference) -> Match:
 def _scale(batches: Sequence[Array]) -> float:
     """Squared distance from the mean, summed; of a constant output its squared size."""
     values = np.concatenate([np.ravel(batch) for batch in batches]).astype(np.float64)
+    if not values.size:
+        return 1.0
     return float(np.sum(np.square(values - values.mean()))) or float(np.sum(values**2)) or 1.0
 
 

@@ -19,6 +19,7 @@ from onnx.external_data_helper import (
 from .errors import ModelError
 from .files import atomic_file, claim, output_errors, replace
 from .passes.shapes import value_info_shape
+from .passes.validity import check_parts, check_shapes, check_values
 from .types import TensorSpec
 
 _PROTOBUF_LIMIT = 2**31 - 2**20
@@ -66,11 +67,14 @@ def load_model(source: str | Path | onnx.ModelProto | Model) -> Model:
         return source
     if isinstance(source, onnx.ModelProto):
         digest = hashlib.sha256(source.SerializeToString(deterministic=True)).hexdigest()
+        _require_known_versions(source)
+        check_parts(source)
         return _checked(Model(source, digest, None))
     path = Path(source)
     proto = _read(path)
     _require_graph(proto, path)
     _require_known_versions(proto)
+    check_parts(proto)
     weight_files = _load_external_data(proto, path)
     return _checked(Model(proto, _sha256((path, *weight_files)), path, weight_files))
 
@@ -153,6 +157,7 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
             f"the external weights can't be read: {_first_line(error)}",
             "copy the external data file again",
         ) from error
+    check_values(external)
     return files
 
 
@@ -188,7 +193,7 @@ def _location(tensor: onnx.TensorProto) -> str:
 
 
 def _checked(model: Model) -> Model:
-    _require_known_versions(model.proto)
+    """The model, if onnx's checker and shape inference have nothing against it."""
     if model.proto.ByteSize() >= _PROTOBUF_LIMIT:
         return model  # onnx's checker can't take it; the runtime will check it
     try:
@@ -197,6 +202,7 @@ def _checked(model: Model) -> Model:
         raise ModelError(
             f"the model is invalid: {_first_line(error)}", "export it again"
         ) from error
+    check_shapes(model.proto)
     return model
 
 

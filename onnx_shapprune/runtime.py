@@ -74,6 +74,8 @@ class Session:
         Raises:
             ModelError: ONNX Runtime fails on this feed.
         """
+        if outputs is not None and not outputs:
+            return []  # to ONNX Runtime, none means all
         try:
             return list(self._session.run(outputs, dict(feeds)))
         except Exception as error:  # its exceptions have no common base

@@ -93,12 +93,14 @@ def verify(
         batch: Samples per run, where the model leaves it open.
 
     Raises:
+        ModelError: The model itself does not run, or gives other outputs in every run.
         VerificationError: They differ, or the pruned model is invalid; names the group.
     """
     try:
         _check_proto(model.proto, pruned)
         return _compare_all(graph, model, pruned, plan, calibration, provider, batch)
     except VerificationError as error:
+        _require_repeatable(graph, model, calibration, provider, batch)
         name = _guilty_group(graph, model, plan, calibration, provider, batch)
         raise VerificationError(
             f"group '{name}': {error}" if name else str(error),
@@ -120,10 +122,7 @@ def _compare_all(
     groups = [part.group for part in plan.groups]
     masked = masked_model(graph, groups, {p.group.name: p.shifts for p in plan.groups})
     masks = {mask_name(p.group.name): p.kept.astype(np.float32) for p in plan.groups}
-    outputs, optimised = (
-        [_output_probe(graph, o.name, tolerances) for o in graph.model.graph.output]
-        for tolerances in (_tolerances(graph, on) for on in (False, True))
-    )
+    outputs, optimised = (_output_probes(graph, on) for on in (False, True))
     inner = _inner_probes(graph, plan, _tolerances(graph, False))
     size = fixed_batch(model.inputs) or batch
     few = next(batches(calibration, fixed_batch(model.inputs) or _PROBE_SAMPLES))
@@ -167,6 +166,54 @@ def _compare_bodies(
 def _output_probe(graph: Graph, name: str, tolerances: Mapping[str, float]) -> _Probe:
     least = _least_scale(graph, name)
     return _Probe(name, least_scale=least, tolerance=tolerances.get(name, 0.0))
+
+
+def _output_probes(graph: Graph, optimised: bool) -> list[_Probe]:
+    """The model's outputs."""
+    tolerances = _tolerances(graph, optimised)
+    return [_output_probe(graph, output.name, tolerances) for output in graph.model.graph.output]
+
+
+def _require_repeatable(
+    graph: Graph, model: Model, calibration: Calibration, provider: Provider, batch: int
+) -> None:
+    """Refuse a model that fails by itself, or that has no outputs to hold on to."""
+    for optimised in (False, True):
+        probes = _output_probes(graph, optimised)
+        session = Session(model.proto, provider, optimised=optimised)
+        for feeds in _feeds(model, calibration, batch):
+            pairs = zip(probes, _alone(session, feeds), _alone(session, feeds), strict=True)
+            for probe, one, other in pairs:
+                _require_same(probe, one, other)
+
+
+def _require_same(probe: _Probe, one: object, other: object) -> None:
+    try:
+        for expected, found in _leaves(probe, one, other):
+            _difference(probe, expected, found)
+    except VerificationError as error:
+        raise ModelError(
+            f"the model's output '{probe.name}' is another one every time that it runs",
+            "does it draw random numbers? Let it take them as an input",
+        ) from error
+
+
+def _alone(session: Session, feeds: Mapping[str, Array]) -> list[Array]:
+    try:
+        return session.run(feeds)
+    except ModelError as error:
+        shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in feeds.items())
+        raise ModelError(
+            f"{error} (on {shapes})", "does it take one size of batch only?"
+        ) from error
+
+
+def _feeds(model: Model, calibration: Calibration, batch: int) -> Iterator[dict[str, Array]]:
+    """All that is compared on: whole batches, a few samples, a single one."""
+    fixed = fixed_batch(model.inputs)
+    yield from batches(calibration, fixed or batch)
+    for size in (_PROBE_SAMPLES, 1) if fixed is None else ():
+        yield next(batches(calibration, size))
 
 
 def _sessions(

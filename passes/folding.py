@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 import onnx
 
-from onnx_shapprune.types import Array
+from onnx_shapprune.types import Array, Shape
 
 from .graph import STANDARD_DOMAINS, Graph, attribute, node_id
 
@@ -17,6 +16,9 @@ _REFERENCE_HAS_DEQUANTIZE = 19
 
 _MAX_NODES = 256
 _MAX_ELEMENTS = 4096
+_MAX_STORED = 2**28
+"""Elements of one tensor: what is computed from constants is small, and kernels fit in memory."""
+
 _MAKERS = ("Conv", "Gemm", "MatMul", "If", "Loop", "Scan")
 _CAST_LIKE = "CastLike"
 _NOT_PURE = ("Random", "Multinomial", "Bernoulli", "Dropout", "If", "Loop", "Scan")
@@ -25,7 +27,7 @@ _NOT_PURE = ("Random", "Multinomial", "Bernoulli", "Dropout", "If", "Loop", "Sca
 def folded(graph: Graph, tensor: str, *, limited: bool = True) -> Array | None:
     """Value of a tensor that depends on (if limited: small) stored constants only, else None."""
     if tensor not in graph.folds:
-        nodes = ancestors(graph, tensor, _MAX_ELEMENTS if limited else sys.maxsize)
+        nodes = ancestors(graph, tensor, _MAX_ELEMENTS if limited else _MAX_STORED)
         if not nodes:
             return None
         graph.folds[tensor] = _evaluated(graph, nodes, tensor)
@@ -52,7 +54,7 @@ def _older_operators() -> list[Any]:
     return [type("DequantizeLinear", (DequantizeLinear_19,), {"op_domain": ""})]
 
 
-def ancestors(graph: Graph, tensor: str, most: int = sys.maxsize) -> list[onnx.NodeProto]:
+def ancestors(graph: Graph, tensor: str, most: int = _MAX_STORED) -> list[onnx.NodeProto]:
     """All nodes that a tensor depends on, in graph order; none if one can't be folded."""
     found: dict[str, onnx.NodeProto] = {}
     pending = [tensor]
@@ -112,8 +114,15 @@ def _can_fold(graph: Graph, node: onnx.NodeProto, most: int) -> bool:
         return False
     if node.op_type == _CAST_LIKE and not graph.elem_type(node.output[0]):
         return False
-    shapes = (graph.constant_shape(name) for name in node.input if name)
+    shapes = [graph.constant_shape(name) for name in node.input if name]
+    shapes += [_known(graph.shape(name)) for name in node.output if name]
     return all(_size(shape) <= most for shape in shapes if shape is not None)
+
+
+def _known(shape: Shape | None) -> tuple[int, ...] | None:
+    """A shape, if all its sizes are known."""
+    sizes = tuple(size for size in shape or () if isinstance(size, int))
+    return sizes if shape is not None and len(sizes) == len(shape) else None
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -40,7 +40,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     for found in node.attribute:
         if found.name == name:
             value = onnx.helper.get_attribute_value(found)
-            return value.decode() if isinstance(value, bytes) else value
+            return value.decode(errors="replace") if isinstance(value, bytes) else value
     return default
 
 
@@ -180,14 +180,14 @@ class Graph:
 
         Looks through Identity nodes; None for a tensor that is computed.
         """
-        if tensor in self._stored:
-            return tensor
-        node = self.producers.get(tensor)
-        if node is None or node.domain not in STANDARD_DOMAINS:
-            return None
-        if node.op_type == "Identity":
-            return self.constant_root(node.input[0])
-        return tensor if _is_dense_constant(node) else None
+        while tensor not in self._stored:
+            node = self.producers.get(tensor)
+            if node is None or node.domain not in STANDARD_DOMAINS:
+                return None
+            if node.op_type != "Identity":
+                return tensor if _is_dense_constant(node) else None
+            tensor = node.input[0]
+        return tensor
 
     def constant(self, tensor: str) -> Array | None:
         """Value of a constant, or None for a tensor that is computed."""
@@ -215,10 +215,14 @@ class Graph:
     def constant_slots(self, root: str) -> list[Slot]:
         """All node inputs that read a stored constant, through Identity nodes too."""
         found: list[Slot] = []
-        for slot in self.readers.get(root, ()):
-            node = self.nodes[slot.node]
-            is_alias = node.op_type == "Identity" and self.constant_root(slot.node) is not None
-            found += self.constant_slots(slot.node) if is_alias else [slot]
+        names = [root]
+        for name in names:
+            for slot in self.readers.get(name, ()):
+                node = self.nodes[slot.node]
+                if node.op_type == "Identity" and node.domain in STANDARD_DOMAINS:
+                    names.append(slot.node)
+                else:
+                    found.append(slot)
         return found
 
     def first_twin(self, root: str) -> str:
@@ -233,11 +237,12 @@ class Graph:
 
     def forms_of(self, root: str) -> list[str]:
         """Tensors that are a stored constant in another form: Identity, Reshape and such."""
-        found: list[str] = []
-        for slot in self.readers.get(root, ()):
-            if slot.index == 0 and self.nodes[slot.node].op_type in FORM_CHANGERS:
-                found += [slot.node, *self.forms_of(slot.node)]
-        return found
+        found = [root]
+        for name in found:
+            slots = self.readers.get(name, ())
+            kinds = {slot.node: self.nodes[slot.node].op_type for slot in slots if slot.index == 0}
+            found += [form for form, kind in kinds.items() if kind in FORM_CHANGERS]
+        return found[1:]
 
     def is_exposed(self, tensor: str) -> bool:
         """Whether something outside of the top-level nodes sees the tensor in any form."""

@@ -22,11 +22,12 @@ from onnx_shapprune.types import Array, ChannelGroup, Cut, Shift, Slot
 
 from .averages import Averaging, averaging
 from .graph import Graph
+from .shifts import as_dtype
 from .stored import stored_shape
+from .validity import RESERVED
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # its warnings concern no user of ours
 
-_PREFIX = "kept of "
 _FLOAT, _DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
 _SCALE = 1
 """Input of a normalisation."""
@@ -43,7 +44,7 @@ _ZERO_POINTS = {"QLinearConv": 2, "ConvInteger": 2, "MatMulInteger": 2} | {
 
 def mask_name(group: str) -> str:
     """Name of the mask input of a group: float32[players], 1 present, 0 absent."""
-    return _PREFIX + group
+    return RESERVED + group
 
 
 def masked_model(
@@ -173,7 +174,7 @@ class _Masker:
         precise = elem_type == onnx.TensorProto.DOUBLE
         if precise:
             absent = self._add(self._front, "Cast", [absent], to=elem_type)
-        rows = shift.response.T.astype(np.float64 if precise else np.float32)
+        rows = as_dtype(shift.response.T, np.dtype(np.float64 if precise else np.float32))
         constants = self._constant(np.ascontiguousarray(rows))
         total = self._add(self._front, "MatMul", [absent, constants])
         shape = [shift.response.shape[0]]
@@ -273,7 +274,7 @@ class _Masker:
 
     def _name(self) -> str:
         self._count += 1
-        return f"{_PREFIX}:{self._count}"
+        return f"{RESERVED}:{self._count}"
 
     # --- the result
 

@@ -28,6 +28,7 @@ from onnx_shapprune.types import (
 from .folding import folded
 from .functions import belonging, flattened, folded_back
 from .graph import Graph, attribute, bodies, node_id
+from .shifts import as_dtype
 from .stored import forms
 
 _BIAS = 2
@@ -80,7 +81,7 @@ class Edit:
         """The constant after the edit, same dtype."""
         result = array.copy()
         if self.addend is not None:
-            result = (result.astype(np.float64) + self.addend).astype(array.dtype)
+            result = as_dtype(result.astype(np.float64) + self.addend, array.dtype)
         if self.indexed is not None:
             result = (np.cumsum(self.indexed) - 1)[result].astype(array.dtype)
         for axis, kept in self.kept.items():
@@ -238,7 +239,7 @@ class _Surgeon:
 
     def _new_bias(self, node: onnx.NodeProto, values: Array) -> None:
         """Give a node a bias as wide as its output, to be cut like its kernel's outputs."""
-        name = self._store_new(f"{node_id(node)}_bias", values.astype(self._dtype(node)))
+        name = self._store_new(f"{node_id(node)}_bias", as_dtype(values, self._dtype(node)))
         del node.input[_BIAS:]
         node.input.append(name)
         slot = Slot(node_id(node), _BIAS)
@@ -257,7 +258,7 @@ class _Surgeon:
         node = self._graph.nodes[ident]
         kept = self._outputs_left(ident)
         shift = self._shifts[ident] if kept is None else self._shifts[ident][kept]
-        bias = self._store_new(f"{ident}_bias", shift.astype(self._dtype(node)))
+        bias = self._store_new(f"{ident}_bias", as_dtype(shift, self._dtype(node)))
         node.output[0] = self._unique(f"{ident}_unbiased")
         add = onnx.helper.make_node("Add", [node.output[0], bias], [ident], name=f"{bias}_add")
         add.metadata_props.extend(belonging(node))

@@ -12,6 +12,8 @@ from onnx_shapprune.types import Dim, Shape
 _LARGE = 1024
 """Constants with more elements than this never hold shapes: only their own shape is kept."""
 
+_LONGEST = 2**24
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -32,12 +34,14 @@ def infer_shapes(
         inputs: Shapes to assume for graph inputs, e.g. those of the calibration data.
             Names that are not graph inputs are ignored.
     """
-    stripped = _skeleton(model, inputs or {})
-    inferred = onnx.shape_inference.infer_shapes(stripped, data_prop=True)
+    skeleton = _skeleton(model, inputs or {})
+    inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
     known = {info.name: _tensor_info(info) for info in model.graph.value_info}
     for graph in _all_graphs(inferred.graph):
         known |= {info.name: _tensor_info(info) for info in _value_infos(graph)}
         known |= {t.name: TensorInfo(t.data_type, tuple(t.dims)) for t in graph.initializer}
+    for info in model.graph.output:
+        known[info.name] = _completed(known[info.name], _tensor_info(info))
     return known
 
 
@@ -48,6 +52,55 @@ def _all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
             if found.type == onnx.AttributeProto.GRAPH:
                 yield from _all_graphs(found.g)
     yield graph
+
+
+def contradiction(model: onnx.ModelProto) -> str:
+    """What inference finds wrong with shapes and types of the model; empty if nothing.
+
+    Outputs that are recorded with a wrong shape do no harm: the runtime warns and goes on.
+    """
+    try:
+        inferred = onnx.shape_inference.infer_shapes(_skeleton(model, {}), strict_mode=True)
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        return " ".join(str(error).split())
+    shapes = {info.name: value_info_shape(info) or () for info in _value_infos(inferred.graph)}
+    shapes |= {tensor.name: tuple(tensor.dims) for tensor in inferred.graph.initializer}
+    long = (name for name, shape in shapes.items() if len(shape) == 1 and _is_long(shape[0]))
+    complaints = [f"'{name}' is a list without end" for name in long]
+    complaints += [_misfit(node, shapes) for node in model.graph.node if node.op_type == "Conv"]
+    return next(filter(None, complaints), "")
+
+
+def _misfit(conv: onnx.NodeProto, shapes: Mapping[str, Shape]) -> str:
+    """Whether a kernel has another number of channels than what it is for; empty if not.
+
+    Inference does not look at that, and the runtime does only when it runs.
+    """
+    found, kernel = (shapes.get(name, ())[1:2] for name in conv.input[:2])
+    groups = next((a.i for a in conv.attribute if a.name == "group"), 1)
+    if not (found and kernel and isinstance(found[0], int) and isinstance(kernel[0], int)):
+        return ""
+    wanted = kernel[0] * groups
+    if found[0] == wanted:
+        return ""
+    name = conv.name or conv.output[0]
+    return f"Conv '{name}' takes {wanted} channels, its input '{conv.input[0]}' has {found[0]}"
+
+
+def _is_long(size: Dim) -> bool:
+    """Whether a list would fill the memory if its entries were followed, as inference does."""
+    return isinstance(size, int) and size > _LONGEST
+
+
+def _completed(found: TensorInfo, recorded: TensorInfo) -> TensorInfo:
+    """What inference found of an output; what it left open as recorded in the model."""
+    if found.shape is None or recorded.shape is None:
+        shape = recorded.shape if found.shape is None else found.shape
+    elif len(found.shape) == len(recorded.shape):
+        shape = merged(found.shape, recorded.shape)
+    else:
+        shape = found.shape
+    return TensorInfo(found.elem_type or recorded.elem_type, shape)
 
 
 def bound_shape(shape: Shape, dims: Mapping[str, int]) -> Shape:
@@ -94,7 +147,7 @@ def _skeleton(model: onnx.ModelProto, inputs: Mapping[str, Shape]) -> onnx.Model
     _copy_nodes(model.graph, skeleton.graph)
     _copy_initializers(model.graph, skeleton.graph)
     _copy_inputs(model.graph, skeleton.graph, inputs)
-    skeleton.graph.output.extend(model.graph.output)
+    skeleton.graph.output.extend(onnx.ValueInfoProto(name=o.name) for o in model.graph.output)
     return skeleton
 
 
@@ -105,6 +158,14 @@ def _copy_nodes(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
             target.input.append(_as_input(node.output[0], tensor))
         else:
             target.node.append(node)
+            _spell_out(target.node[-1])
+
+
+def _spell_out(node: onnx.NodeProto) -> None:
+    """Inference takes a default inside of this operator for a missing attribute."""
+    names = [attribute.name for attribute in node.attribute]
+    if node.op_type == "MeanVarianceNormalization" and "axes" not in names:
+        node.attribute.append(onnx.helper.make_attribute("axes", [0, 2, 3]))
 
 
 def _copy_initializers(source: onnx.GraphProto, target: onnx.GraphProto) -> None:

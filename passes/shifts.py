@@ -8,11 +8,13 @@ masked graph adds it and removal folds it into the bias, so both agree to the bo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
 
-from onnx_shapprune.types import ChannelGroup, Cut, FloatArray, Shift, Slot
+from onnx_shapprune.errors import ModelError
+from onnx_shapprune.types import Array, ChannelGroup, Cut, FloatArray, Shift, Slot
 
 from .graph import TOP, Graph, attribute
 from .stored import is_folded, is_formed, stored_value
@@ -94,3 +96,19 @@ def _conv_response(kernel: FloatArray, groups: int) -> FloatArray:
     for number, block in enumerate(np.split(per_group, groups)):
         full[number, :, number] = block
     return full.reshape(outputs, groups * width)
+
+
+def as_dtype(values: Array, dtype: np.dtype[Any]) -> Array:
+    """What is added to outputs, in the type that the model computes in.
+
+    Raises:
+        ModelError: They are too large for it.
+    """
+    with np.errstate(over="ignore"):
+        found: Array = values.astype(dtype)
+    if not np.array_equal(np.isfinite(found), np.isfinite(values)):
+        raise ModelError(
+            f"what stands in for absent channels is too large for {dtype}",
+            "let them count as zero: --absent zero",
+        )
+    return found

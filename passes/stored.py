@@ -21,6 +21,7 @@ FILLER = "ConstantOfShape"
 """Repeats a number: its stored shape is all there is to cut."""
 FORMERS = FORM_CHANGERS | QUANTISERS | SCALERS | {"Transpose", FILLER}
 """Operators behind which a stored constant still counts as stored."""
+_MAX_FORMS = 64
 
 
 def is_stored(graph: Graph, tensor: str) -> bool:
@@ -28,16 +29,19 @@ def is_stored(graph: Graph, tensor: str) -> bool:
     return is_formed(graph, tensor) or is_folded(graph, tensor)
 
 
-def is_formed(graph: Graph, tensor: str) -> bool:
-    """Whether a tensor is a stored constant, or one in another form with a single reader."""
+def is_formed(graph: Graph, tensor: str, most: int = _MAX_FORMS) -> bool:
+    """Whether a tensor is a stored constant, or one in another form with a single reader.
+
+    ``most`` are the nodes in a row that may change its form.
+    """
     if graph.constant_root(tensor) is not None:
         return True
     maker = former(graph, tensor)
-    if maker is None or not _has_one_reader(graph, tensor):
+    if maker is None or not most or not _has_one_reader(graph, tensor):
         return False
     if maker.op_type == FILLER:
         return graph.constant_root(maker.input[0]) is not None
-    return all(is_formed(graph, name) for name in maker.input if name)
+    return all(is_formed(graph, name, most - 1) for name in maker.input if name)
 
 
 def is_folded(graph: Graph, tensor: str) -> bool:
@@ -70,11 +74,13 @@ def stored_value(graph: Graph, tensor: str) -> Array | None:
 
 def forms(graph: Graph, root: str) -> Iterator[str]:
     """Tensors that are made of a stored constant and of nothing but other ones."""
-    for slot in graph.readers.get(root, ()):
-        name = graph.nodes[slot.node].output[0]
-        if former(graph, name) is not None and is_stored(graph, name):
-            yield name
-            yield from forms(graph, name)
+    pending = [root]
+    while pending:
+        readers = graph.readers.get(pending.pop(), ())
+        names = [graph.nodes[slot.node].output[0] for slot in readers]
+        found = [name for name in names if former(graph, name) and is_stored(graph, name)]
+        yield from found
+        pending += found
 
 
 def roots(graph: Graph, tensor: str) -> Iterator[str]:

@@ -21,13 +21,14 @@ RANKS = (
     "settings",
     "files images metrics progress command passes.shapes passes.functions passes.rules.effects "
     "estimators.base estimators.budget",
+    "passes.validity",
     "calibration model_io groups_file passes.graph "
     "estimators.exact estimators.leave_one_out estimators.permutation estimators.baselines",
     # one thing done to a model or a game
     "passes.folding",
     "passes.stored",
-    "passes.averages",
-    "runtime cost estimators passes.partition passes.shifts passes.masking "
+    "passes.averages passes.shifts",
+    "runtime cost estimators passes.partition passes.masking "
     "passes.removal passes.outputs passes.suffix passes.inner passes.rules.constants",
     "passes.wishes",
     # the rules, from their tools to their register

@@ -25,10 +25,11 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -862,11 +863,16 @@ def make_case(number: int, seed: int) -> Case:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit code, or minus the signal; None if it had to be stopped."""
+    """How a process ended: its exit code, or minus the signal; None if it had to be stopped.
+
+    ``memory`` is the most that it held, in MiB.
+    """
 
     code: int | None
     said: str
     where: str
+    seconds: float
+    memory: int
 
 
 def forked(work: Callable[[], int], folder: Path, seconds: float = SECONDS) -> Ended:
@@ -884,8 +890,10 @@ def forked(work: Callable[[], int], folder: Path, seconds: float = SECONDS) -> E
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-    code = _awaited(child, seconds)
-    ended = Ended(code, said.read_text(errors="replace"), where.read_text(errors="replace"))
+    start = perf_counter()
+    code, memory = _awaited(child, seconds)
+    texts = [path.read_text(errors="replace") for path in (said, where)]
+    ended = Ended(code, *texts, perf_counter() - start, memory)
     said.unlink()
     where.unlink()
     return ended
@@ -903,8 +911,8 @@ def _confine(folder: Path, said: Path, where: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _awaited(child: int, seconds: float) -> int | None:
-    """The exit code; None for a process that took too long, which then says where it is."""
+def _awaited(child: int, seconds: float) -> tuple[int | None, int]:
+    """Exit code and MiB; no code for a process that took too long, which then says where it is."""
     handle = os.pidfd_open(child)
     try:
         in_time = bool(select.select([handle], [], [], seconds)[0])
@@ -913,8 +921,8 @@ def _awaited(child: int, seconds: float) -> int | None:
             select.select([handle], [], [], 1)
     finally:
         os.close(handle)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status) if in_time else None
+    _, status, used = os.wait4(child, 0)
+    return os.waitstatus_to_exitcode(status) if in_time else None, used.ru_maxrss >> 10
 
 
 def prune(*more: str) -> int:
@@ -956,6 +964,8 @@ class Verdict:
     defect: str
     message: str
     where: str = ""
+    seconds: float = 0.0
+    memory: int = 0
 
     @property
     def outcome(self) -> str:
@@ -1009,13 +1019,21 @@ def judge(case: Case, keep: Path | None = None) -> Verdict:
         found = defect(ended.code, ended.said, left)
         if not found and "out.onnx" in left:
             tried = forked(try_result, folder)
-            found = "" if tried.code == 0 else f"the result does not run ({tried.code})"
-            ended = Ended(ended.code, ended.said + (tried.said if found else ""), ended.where)
+            if tried.code != 0:
+                found = f"the result does not run ({tried.code})"
+                ended = replace(ended, said=ended.said + tried.said)
         if found and keep is not None:
             _keep(folder, keep / f"{case.number:05}-{case.corruption}", ended)
-    message = _message(ended.said)
     return Verdict(
-        case.number, case.source, case.corruption, ended.code, found, message, ended.where
+        number=case.number,
+        source=case.source,
+        corruption=case.corruption,
+        code=ended.code,
+        defect=found,
+        message=_message(ended.said),
+        where=ended.where,
+        seconds=round(ended.seconds, 2),
+        memory=ended.memory,
     )
 
 
@@ -1032,15 +1050,41 @@ def _keep(folder: Path, target: Path, ended: Ended) -> None:
 # --- the command ------------------------------------------------------------------------
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
-    """Counts, and a line for each defect."""
-    lines = [f"{len(verdicts)} files"]
-    for what in ("code", "outcome"):
-        counts = Counter(str(getattr(v, what)) for v in verdicts)
-        lines.append(f"{what}: " + ", ".join(f"{n} × {k}" for k, n in counts.most_common()))
+def summary(seed: int, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Counts and extremes; memory in MiB, code ``None`` for what had to be stopped."""
+    return {
+        "seed": seed,
+        "files": len(verdicts),
+        "codes": _counts(str(v.code) for v in verdicts),
+        "outcomes": _counts(v.outcome for v in verdicts),
+        "defects": sum(bool(v.defect) for v in verdicts),
+        "worst_seconds": max((v.seconds for v in verdicts), default=0.0),
+        "worst_memory": max((v.memory for v in verdicts), default=0),
+    }
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+def table(seed: int, verdicts: Sequence[Verdict]) -> str:
+    """The summary for people, and a line for each defect."""
+    found = summary(seed, verdicts)
+    lines = [f"seed {seed}, {found['files']} files, {found['defects']} defects"]
+    for what in ("codes", "outcomes"):
+        lines.append(f"{what}: " + ", ".join(f"{n} × {k}" for k, n in found[what].items()))
+    lines.append(f"at most {found['worst_seconds']} s and {found['worst_memory']} MiB")
     for v in (v for v in verdicts if v.defect):
         lines.append(f"{v.number:5} {v.corruption} of {v.source}: {v.defect}: {v.message[:150]}")
     return "\n".join(lines)
+
+
+def as_data(seed: int, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """All that was found, for machines."""
+    from onnx_shapprune.report import versions
+
+    cases = [asdict(v) | {"outcome": v.outcome} for v in verdicts]
+    return {"summary": summary(seed, verdicts), "versions": versions(), "cases": cases}
 
 
 def show(case: Case) -> int:
@@ -1082,10 +1126,9 @@ def main() -> int:
         verdicts.append(judge(make_case(number, given.seed), given.keep))
         if sys.stderr.isatty():
             print(f"\r{number + 1}", end="", file=sys.stderr, flush=True)
-    print(f"seed {given.seed}, " + summary(verdicts))
+    print(table(given.seed, verdicts))
     if given.json:
-        rows = [asdict(v) | {"outcome": v.outcome} for v in verdicts]
-        given.json.write_text(json.dumps({"seed": given.seed, "files": rows}, indent=1) + "\n")
+        given.json.write_text(json.dumps(as_data(given.seed, verdicts), indent=1) + "\n")
     return int(any(v.defect for v in verdicts))
 
 

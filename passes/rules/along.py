@@ -45,11 +45,11 @@ def softmax(site: Site) -> None:
 
 @rule("CumSum")
 def cumulative_sum(site: Site) -> None:
-    """Channels pass through; the sums run along another axis."""
-    axis = site.value(1)
-    if axis is None:
+    """Sums along another axis."""
+    if site.value(1) is None:
         raise Refused("its axis is computed at run time")
-    _pass_beside(site, [int(axis) % len(site.shape(0))])
+    axes = site.integers(1, "axes") or []
+    _pass_beside(site, [axis % len(site.shape(0)) for axis in axes])
 
 
 @rule("ArgMax", "ArgMin")

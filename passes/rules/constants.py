@@ -110,7 +110,8 @@ def _follow_shape(
     graph: Graph, effects: Effects, maker: onnx.NodeProto, axes: tuple[int, int], ids: IntArray
 ) -> None:
     inner, axis = axes
-    entry = int(np.ravel(np.asarray(graph.constant(maker.input[1])))[axis])
+    sizes = graph.constant(maker.input[1])
+    entry = None if sizes is None else int(np.ravel(sizes)[axis])
     if entry == len(ids):
         effects.follows.append(Followed(Slot(node_id(maker), 1), "", axis, ids))
     elif entry != -1 and not (entry == 0 and inner == axis):

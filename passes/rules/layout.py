@@ -12,7 +12,7 @@ from ..shapes import static_size
 from .effects import Entry, Number, Refused, Track
 from .numbers import follow_shape_entry, require_free
 from .registry import NUMBER_READERS, rule
-from .site import Site
+from .site import Site, require_width
 
 
 @rule("Transpose")
@@ -76,9 +76,11 @@ def _ids_or_fixed(site: Site, index: int, axis: int) -> IntArray:
     track = site.track(index)
     if track is not None:
         return track.ids
-    width = site.shape(index)[axis]
+    shape = site.shape(index)
+    width = shape[axis] if axis < len(shape) else None
     if not isinstance(width, int):
         raise Refused(f"the number of channels of '{site.node.input[index]}' is not known")
+    require_width(width)
     return np.zeros(width, np.int64)
 
 
@@ -171,6 +173,7 @@ def _regrouped(site: Site, source: Shape, target: Shape, track: Track) -> tuple[
     """
     (start, end), (first, last) = _segment(source, target, track.axis)
     sizes = [size for size in target[first:last] if isinstance(size, int)]
+    require_width(static_size(sizes) or 0)
     block = _spread(source[start:end], track.axis - start, track.ids).reshape(sizes)
     slices = [np.moveaxis(block, k, 0).reshape(size, -1) for k, size in enumerate(sizes)]
     order = _by_ties(slices)
@@ -221,6 +224,7 @@ def _spread(dims: tuple[Dim, ...], axis: int, ids: IntArray) -> IntArray:
     outer, inner = static_size(dims[:axis]), static_size(dims[axis + 1 :])
     if outer is None or inner is None:
         raise Refused("the size of a channel is not fixed (give it with --dim)")
+    require_width(outer * len(ids) * inner)
     return np.tile(np.repeat(ids, inner), outer)
 
 
@@ -228,6 +232,8 @@ def _spread(dims: tuple[Dim, ...], axis: int, ids: IntArray) -> IntArray:
 def depth_to_space(site: Site) -> None:
     """Blocks of channels become pixels: the channels of a block leave together."""
     track, size = site.only_track(1), int(site.attribute("blocksize"))
+    if size < 1 or len(track.ids) % size**2:
+        raise Refused(f"its {len(track.ids)} channels are not blocks of {size} × {size}")
     rows = track.ids.reshape(size * size, -1)
     if site.attribute("mode", "DCR") == "CRD":
         rows = track.ids.reshape(-1, size * size).T
@@ -240,6 +246,7 @@ def depth_to_space(site: Site) -> None:
 def space_to_depth(site: Site) -> None:
     """Pixels become channels: every channel has a copy per pixel of a block."""
     track, size = site.only_track(1), int(site.attribute("blocksize"))
+    require_width(len(track.ids) * size**2)
     site.emit(1, np.tile(track.ids, size * size))
 
 
@@ -261,4 +268,5 @@ def tile(site: Site) -> None:
     track, repeats = site.only_track(), site.integers(1, "repeats")
     if repeats is None or len(repeats) != len(site.shape(0)):
         raise Refused("its repeats are computed at run time")
+    require_width(len(track.ids) * repeats[track.axis])
     site.emit(track.axis, np.tile(track.ids, repeats[track.axis]))

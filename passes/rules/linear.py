@@ -61,8 +61,8 @@ def qlinear_conv(site: Site) -> None:
 
 def _convolve(site: Site, kernel: int) -> IntArray:
     """The channels that a convolution makes; its kernel shrinks with them."""
-    outputs, per_group = site.weight_shape(kernel)[:2]
-    groups = int(site.attribute("group", 1))
+    outputs, per_group = site.weight_shape(kernel, least=2)[:2]
+    groups = _group_count(site, outputs)
     track = _arriving(site, 1) if site.track(0) else None
     if groups > 1 and per_group == 1:
         ids = _depthwise(site, track, groups, outputs)
@@ -87,6 +87,13 @@ def _arriving(site: Site, axis: int) -> Track | None:
     return None
 
 
+def _group_count(site: Site, channels: int) -> int:
+    groups = int(site.attribute("group", 1))
+    if groups < 1 or channels % groups:
+        raise Refused(f"its {channels} channels are not {groups} groups")
+    return groups
+
+
 def _depthwise(site: Site, track: Track | None, groups: int, outputs: int) -> IntArray:
     if track is None:
         raise Refused("depthwise, and its input channels must stay")
@@ -98,6 +105,8 @@ def _depthwise(site: Site, track: Track | None, groups: int, outputs: int) -> In
 
 def _tied_groups(site: Site, track: Track, groups: int) -> IntArray:
     """All groups must stay equally wide: channel k of one leaves with channel k of all."""
+    if len(track.ids) % groups:
+        raise Refused(f"its {len(track.ids)} input channels are not {groups} groups")
     first, *others = np.split(track.ids, groups)
     for other in others:
         site.tie(first, other)
@@ -107,8 +116,8 @@ def _tied_groups(site: Site, track: Track, groups: int) -> IntArray:
 @rule("ConvTranspose", produces=True)
 def conv_transpose(site: Site) -> None:
     """Like Conv; the kernel's first axis runs over all inputs, its second over one group."""
-    inputs, per_group = site.weight_shape(1)[:2]
-    groups = int(site.attribute("group", 1))
+    inputs, per_group = site.weight_shape(1, least=2)[:2]
+    groups = _group_count(site, inputs)
     track = _arriving(site, 1)
     if track is not None:
         site.slice(1, 0, track.ids)
@@ -146,7 +155,7 @@ def quantised_gemm(site: Site) -> None:
 def _multiply(site: Site, kernel: int) -> IntArray:
     """The columns that a Gemm makes."""
     inner, outer = (1, 0) if site.attribute("transB", 0) else (0, 1)
-    outputs = site.weight_shape(kernel)[outer]
+    outputs = site.weight_shape(kernel, least=2)[outer]
     track = _arriving(site, 0 if site.attribute("transA", 0) else 1)
     if track is not None:
         site.slice(kernel, inner, track.ids)

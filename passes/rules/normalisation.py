@@ -50,7 +50,10 @@ def group_normalization(site: Site) -> None:
     Or every group loses as many, and the statistics run over those that are left.
     """
     track = site.only_track(1)
-    groups = track.ids.reshape(int(site.attribute("num_groups")), -1)
+    count, width = int(site.attribute("num_groups")), len(track.ids)
+    if count < 1 or width % count:
+        raise Refused(f"its {width} channels are not {count} groups")
+    groups = track.ids.reshape(count, -1)
     thinner = _thins_groups(site, *groups.shape)
     if thinner:
         _tie_columns(site, groups.T)

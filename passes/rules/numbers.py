@@ -26,9 +26,11 @@ _ARITHMETIC: dict[str, Callable[..., float]] = {
     "Neg": lambda a: -a,
     "Floor": np.floor,
     "Ceil": np.ceil,
-    "Sqrt": np.sqrt,
+    "Sqrt": lambda a: a**0.5 if a >= 0 else np.nan,
 }
-_INTEGER_DIVISION = "Div"
+_DIVISION = "Div"
+_MAX_SIZE = 2**53
+_MAX_LIST = 4096
 
 
 def follow_shape_entry(site: Site, entry: Entry, ids: IntArray) -> None:
@@ -93,10 +95,13 @@ def shape_of(site: Site) -> None:
 @list_rule("Gather")
 def gather(site: Site) -> None:
     """Picks entries."""
-    entries, chosen = _entries(site, 0), site.value(1)
-    if chosen is None:
+    entries = _entries(site, 0)
+    if site.value(1) is None:
         raise Refused("picks a size by a computed index")
-    site.emit_numbers([entries[int(i)] for i in np.ravel(chosen)])
+    chosen = site.integers(1, "indices") or []
+    if not all(-len(entries) <= i < len(entries) for i in chosen):
+        raise Refused("picks a size that there is not")
+    site.emit_numbers([entries[i] for i in chosen])
 
 
 @list_rule("Slice")
@@ -104,6 +109,8 @@ def slice_entries(site: Site) -> None:
     """Cuts out a run of entries."""
     bounds = [site.integers(i, name) for i, name in ((1, "starts"), (2, "ends"), (4, "steps"))]
     starts, ends, steps = (values[0] if values else None for values in bounds)
+    if steps == 0:
+        raise Refused("cuts in steps of 0")
     site.emit_numbers(_entries(site, 0)[starts:ends:steps])
 
 
@@ -170,6 +177,7 @@ def constant_of_shape(site: Site) -> None:
         return
     if entries is None or len(entries) != 1 or not isinstance(entries[0], Number):
         raise Refused("makes a constant of a computed shape")
+    _require_list(int(entries[0].value))
     value = site.attribute("value")
     number = 0 if value is None else int(onnx.numpy_helper.to_array(value).ravel()[0])
     site.pin(entries[0])
@@ -215,8 +223,10 @@ def _computed(site: Site, operands: Sequence[Entry]) -> Entry:
         if widths:
             raise Refused("computes with the number of channels")
         return None
-    value = _ARITHMETIC[site.node.op_type](*values)
-    if site.node.op_type == _INTEGER_DIVISION and site.is_integer(0):
+    if site.node.op_type == _DIVISION and values[1] == 0:
+        raise Refused("divides by 0")
+    value = _required(_ARITHMETIC[site.node.op_type](*values))
+    if site.node.op_type == _DIVISION and site.is_integer(0):
         value = int(value)
     return Number(value, None, widths)
 
@@ -227,10 +237,23 @@ def _entries(site: Site, index: int) -> Sequence[Entry]:
     if entries is not None:
         return entries
     array = site.value(index)
-    if array is not None and array.ndim <= 1:
-        return [Number(float(value)) for value in np.ravel(array)]
+    if array is not None and array.ndim <= 1 and array.dtype.kind in "iufb":
+        return [Number(_required(float(value))) for value in np.ravel(array)]
     shape = site.shape(index)
     count = 1 if not shape else shape[0]
     if not isinstance(count, int):
         raise Refused("shape arithmetic on a list of unknown length")
+    _require_list(count)
     return [None] * count
+
+
+def _required(value: float) -> float:
+    """A number that a size can be."""
+    if not abs(value) <= _MAX_SIZE:  # also NaN
+        raise Refused(f"computes with the number {value}")
+    return value
+
+
+def _require_list(count: int) -> None:
+    if not 0 <= count <= _MAX_LIST:
+        raise Refused(f"makes a list of {count} sizes")

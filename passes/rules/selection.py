@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnx_shapprune.types import IntArray
+from onnx_shapprune.types import Array, IntArray
 
 from .effects import Number, Refused, Track
 from .numbers import require_free
@@ -42,7 +42,7 @@ def _parts(site: Site, ids: IntArray) -> list[IntArray]:
             site.follow_attribute("split", part, entry)
         return parts
     count = int(site.attribute("num_outputs", len(site.node.output)))
-    if len(ids) % count:
+    if count < 1 or len(ids) % count:
         raise Refused(f"it splits {len(ids)} channels into {count} parts that are not equal")
     return _equal_parts(site, ids, count)
 
@@ -62,7 +62,7 @@ def _equal_parts(site: Site, ids: IntArray, count: int) -> list[IntArray]:
 
 
 def _cut(ids: IntArray, sizes: list[int]) -> list[IntArray]:
-    if sum(sizes) != len(ids):
+    if sum(sizes) != len(ids) or min(sizes) < 0:
         raise Refused(f"its parts {sizes} are not all of its {len(ids)} channels")
     return np.split(ids, np.cumsum(sizes)[:-1])
 
@@ -191,6 +191,8 @@ def _picked(site: Site, track: Track) -> IntArray:
     indices = site.constant(1)
     if indices is None:
         raise Refused("it picks channels by computed indices")
+    if indices.dtype.kind != "i" or not _within(indices, len(track.ids)):
+        raise Refused("it picks channels that there are not")
     site.renumber(1, track.ids)
     return track.ids[indices]
 
@@ -211,6 +213,10 @@ def gather_nd(site: Site) -> None:
         site.emit(0, picked)
     else:
         raise Refused("it picks along the channels and another axis at once")
+
+
+def _within(indices: Array, width: int) -> bool:
+    return bool(((indices >= -width) & (indices < width)).all())
 
 
 def _axis(site: Site, name: str, default: int) -> int:

@@ -34,6 +34,8 @@ from .effects import (
     Width,
 )
 
+_MAX_WIDTH = 2**24
+
 
 class Site:
     """One node as its rule sees it."""
@@ -100,10 +102,14 @@ class Site:
         return track
 
     def shape(self, index: int) -> Shape:
-        """Shape of an input; refused if not even the rank is known."""
-        shape = self._graph.shape(self.node.input[index])
+        """Shape of an input; refused if not even the rank is known, or it can't be that."""
+        name = self.node.input[index]
+        shape = self._graph.shape(name)
         if shape is None:
-            raise Refused(f"the rank of its input '{self.node.input[index]}' is not known")
+            raise Refused(f"the rank of its input '{name}' is not known")
+        track = self.track(index)
+        if track is not None and shape[track.axis : track.axis + 1] not in _possible(track):
+            raise Refused(f"the recorded shape of its input '{name}' is wrong")
         return shape
 
     def output_shape(self) -> Shape:
@@ -137,12 +143,14 @@ class Site:
         """Whether an input is stored in the file, in this form or another."""
         return is_stored(self._graph, self.node.input[index])
 
-    def weight_shape(self, index: int, what: str = "weight") -> tuple[int, ...]:
-        """Shape of a constant input; refused if it is computed."""
+    def weight_shape(self, index: int, what: str = "weight", least: int = 0) -> tuple[int, ...]:
+        """Shape of a constant input; refused if it is computed or has a rank below ``least``."""
         name = self.node.input[index]
         shape = stored_shape(self._graph, name)
         if shape is None:
             raise Refused(f"its {what} '{name}' is {origin(self._graph, name)}")
+        if len(shape) < least:
+            raise Refused(f"its {what} '{name}' has rank {len(shape)}, not {least} or more")
         return shape
 
     def integers(self, index: int, name: str) -> list[int] | None:
@@ -156,6 +164,8 @@ class Site:
         array = self.value(index)
         if array is None:
             raise Refused(f"its {name} are computed at run time")
+        if array.dtype.kind not in "iu":
+            raise Refused(f"its {name} are no integers")
         return [int(v) for v in np.ravel(array)]
 
     def numbers(self, index: int) -> tuple[Entry, ...] | None:
@@ -206,6 +216,7 @@ class Site:
 
     def emit(self, axis: int, ids: IntArray, output: int = 0) -> None:
         """The atoms along ``axis`` of an output are ``ids``."""
+        require_width(len(ids))
         if output < len(self.node.output) and self.node.output[output]:
             self.effects.tracks[self.node.output[output]] = Track(axis, ids)
 
@@ -298,6 +309,17 @@ class Site:
 
     def _slot(self, index: int) -> Slot:
         return Slot(node_id(self.node), index)
+
+
+def require_width(count: int) -> None:
+    """Refuse what has no channels, or more than can be followed."""
+    if not 0 < count <= _MAX_WIDTH:
+        raise Refused(f"it makes {count} channels")
+
+
+def _possible(track: Track) -> tuple[Shape, ...]:
+    """What a shape may have along the axis of a track: its width, or what is not known."""
+    return ((len(track.ids),), (None,))
 
 
 def known(entry: Entry) -> Number:

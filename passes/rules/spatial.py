@@ -7,7 +7,7 @@ import numpy as np
 from .effects import FIXED, Refused, Track
 from .numbers import follow_shape_entry, require_free
 from .registry import NUMBER_READERS, rule
-from .site import Site
+from .site import Site, require_width
 
 
 @rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
@@ -34,6 +34,7 @@ def pad(site: Site) -> None:
         raise Refused("it pads the channels with each other")
     if min(before, behind) < 0:
         raise Refused("it cuts channels off")
+    require_width(before + len(track.ids) + behind)
     site.emit(track.axis, np.pad(track.ids, (before, behind), constant_values=FIXED))
 
 
@@ -66,8 +67,8 @@ def _scale(site: Site, axis: int) -> float:
     index = 2 if len(site.node.input) > 2 else 1
     scales = site.value(index)
     if scales is None:
-        scales = site.attribute("scales")
-    return float("nan") if scales is None else float(np.ravel(scales)[axis])
+        scales = site.attribute("scales", ())
+    return float("nan") if np.size(scales) <= axis else float(np.ravel(scales)[axis])
 
 
 @rule("GridSample", "RoiAlign", "MaxRoiPool")

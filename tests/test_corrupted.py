@@ -122,3 +122,24 @@ def test_what_counts_as_a_defect(code: int | None, said: str, left: set[str], de
 def test_files_are_the_same_for_the_same_seed() -> None:
     for number in range(len(corrupt.CORRUPTIONS)):
         assert corrupt.make_case(number, 3).content == corrupt.make_case(number, 3).content
+
+
+def test_the_data_say_how_all_ended() -> None:
+    verdicts = [
+        corrupt.Verdict(0, "aliased", "alone", 1, "", "Error: no", seconds=0.5, memory=80),
+        corrupt.Verdict(1, "aliased", "cycle", None, "timeout", "", seconds=10.0, memory=90),
+    ]
+    data = corrupt.as_data(7, verdicts)
+    assert data["summary"] == {
+        "seed": 7,
+        "files": 2,
+        "codes": {"1": 1, "None": 1},
+        "outcomes": {"error": 1, "DEFECT: timeout": 1},
+        "defects": 1,
+        "worst_seconds": 10.0,
+        "worst_memory": 90,
+    }
+    assert data["versions"]["onnx"]
+    assert [case["number"] for case in data["cases"]] == [0, 1]
+    assert "1 defects" in corrupt.table(7, verdicts)
+    assert "1 cycle of aliased: timeout" in corrupt.table(7, verdicts)

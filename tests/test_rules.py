@@ -2101,6 +2101,87 @@ def reasons(model: Model) -> list[Skipped]:
     return list(find_groups(Graph(model)).skipped)
 
 
+# Damaged models: the loader refuses most of them before a rule sees them.
+refuse_step(
+    "outputs that are no equal groups",
+    "Conv",
+    "its 5 channels are not 2 groups",
+    lambda b, x: b.add("Conv", x, b.normal(5, 3, 1, 1), group=2),
+)
+refuse_step(
+    "no groups",
+    "Conv",
+    "its 5 channels are not 0 groups",
+    lambda b, x: b.add("Conv", x, b.normal(5, CHANNELS, 1, 1), group=0),
+)
+refuse_step(
+    "inputs that are no equal groups",
+    "Conv",
+    "its 6 input channels are not 4 groups",
+    lambda b, x: b.add("Conv", x, b.normal(8, 2, 1, 1), group=4),
+)
+refuse_step(
+    "a kernel of one axis",
+    "Conv",
+    "its weight 'flat' has rank 1, not 2 or more",
+    lambda b, x: b.add("Conv", x, b.store(np.ones(5), "flat")),
+)
+refuse_step(
+    "no repeats",
+    "Tile",
+    "it makes 0 channels",
+    lambda b, x: b.add("Tile", x, b.store([1, 0, 1, 1])),
+)
+refuse_step(
+    "channels that there are not",
+    "Gather",
+    "it picks channels that there are not",
+    lambda b, x: b.add("Gather", x, b.store([0, 99]), axis=1),
+)
+refuse_step(
+    "blocks that are not full",
+    "DepthToSpace",
+    "its 6 channels are not blocks of 4 × 4",
+    lambda b, x: b.add("DepthToSpace", x, blocksize=4),
+)
+refuse_step(
+    "a broken axis",
+    "CumSum",
+    "its axes are no integers",
+    lambda b, x: b.add("CumSum", x, b.store(np.array(1.5))),
+)
+refuse_step(
+    "a size that there is not",
+    "Gather",
+    "picks a size that there is not",
+    lambda b, x: b.add("Gather", b.add("Shape", x), b.store([7]), axis=0),
+)
+refuse_step(
+    "sizes in steps of nothing",
+    "Slice",
+    "cuts in steps of 0",
+    lambda b, x: b.add("Slice", b.add("Shape", x), *(b.store([number]) for number in (0, 2, 0, 0))),
+)
+refuse_step(
+    "a width divided by nothing",
+    "Div",
+    "divides by 0",
+    lambda b, x: b.add("Div", _width(b, x), b.store([0])),
+)
+refuse_step(
+    "a width that nothing holds",
+    "Mul",
+    f"computes with the number {CHANNELS * 2**62}",
+    lambda b, x: b.add("Mul", _width(b, x), b.store([2**62])),
+)
+refuse_step(
+    "a long list of sizes",
+    "Add",
+    "makes a list of 5000 sizes",
+    lambda b, x: b.add("Add", _width(b, x), b.input(5000, name="z")),
+)
+
+
 @pytest.mark.parametrize("name", sorted(REFUSALS))
 def test_refused_with_a_sentence(name: str) -> None:
     build, op, reason = REFUSALS[name]
@@ -2119,6 +2200,7 @@ def test_refused_channels_stay(name: str) -> None:
 
 
 UNREACHABLE = {
+    "the recorded shape of its input 't' is wrong": "inference overrules what is recorded",
     "the rank of its output is not known": "ONNX infers the rank of every Reshape's output",
     "its shape does not fit its output": "shape inference would contradict itself",
     "its constant is reshaped by '' in a way not followed": "a zero copies the same axis",

@@ -12,8 +12,9 @@ from onnx import helper, numpy_helper
 
 from onnx_shapprune import verification
 from onnx_shapprune.bench import Bench
-from onnx_shapprune.errors import VerificationError
+from onnx_shapprune.errors import ModelError, VerificationError
 from onnx_shapprune.passes.removal import remove
+from onnx_shapprune.passes.shifts import as_dtype
 from onnx_shapprune.pipeline import make_plan, open_bench
 from onnx_shapprune.types import BoolArray, Plan
 from onnx_shapprune.verification import verify
@@ -306,3 +307,39 @@ def test_without_a_guilty_group_the_reason_stands_alone() -> None:
     with pytest.raises(VerificationError, match="differs by") as caught:
         check(of, model, plan)
     assert caught.value.group == ""
+
+
+# --- models that can't be verified ---------------------------------------------------------------
+
+
+def behind_a_conv(add: Callable[[Builder, str], str], classes: int = 4) -> Bench:
+    """A bench on two convolutions with something between them and the output."""
+    b = Builder()
+    x = b.add("Relu", b.add("Conv", b.input("N", 3, 6, 6), b.normal(6, 3, 1, 1)))
+    x = b.add("Conv", x, b.normal(classes, 6, 1, 1))
+    inputs = {"x": np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype(np.float32)}
+    return open_bench(b.build(add(b, x)), inputs, provider="cpu")
+
+
+def test_random_numbers_are_no_defect() -> None:
+    of = behind_a_conv(lambda b, x: b.add("Add", x, b.add("RandomNormalLike", x)))
+    plan, model = pruned(of)
+    with pytest.raises(ModelError, match="is another one every time that it runs"):
+        check(of, model, plan)
+
+
+def test_a_model_that_does_not_take_one_sample_is_no_defect() -> None:
+    of = behind_a_conv(lambda b, x: b.add("Gather", x, b.store([3]), axis=0))
+    plan, model = pruned(of)
+    with pytest.raises(ModelError, match=r"can't run the model.*\(on 'x' \[1, 3, 6, 6\]\)"):
+        check(of, model, plan)
+
+
+def test_means_that_no_float_holds() -> None:
+    with (
+        np.errstate(all="raise"),
+        pytest.raises(ModelError, match="too large for float32") as error,
+    ):
+        as_dtype(np.array([1.0, 1e39]), np.dtype(np.float32))
+    assert "--absent zero" in error.value.hint
+    assert as_dtype(np.array([np.inf]), np.dtype(np.float16)) == np.inf

@@ -21,6 +21,7 @@ from onnx_shapprune.types import Array, ChannelGroup, Cut, Shift
 
 from .graph import Graph
 from .stored import stored_shape
+from .weights import detached, restore
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # its warnings concern no user of ours
 
@@ -60,8 +61,7 @@ def _zero_point(node: Any) -> Any | None:
 class _Masker:
     def __init__(self, graph: Graph) -> None:
         self._source = graph
-        copy = onnx.ModelProto()  # GraphSurgeon renames inside what it is given
-        copy.CopyFrom(graph.model)
+        copy, self._whole = detached(graph.model)  # GraphSurgeon renames inside what it is given
         self._graph = gs.import_onnx(copy)
         self._nodes = {self._id(node): node for node in self._graph.nodes}
         self._count = 0
@@ -157,4 +157,5 @@ class _Masker:
         for name, count in zip(names, players, strict=True):
             ones = onnx.numpy_helper.from_array(np.ones(count, np.float32), mask_name(name))
             model.graph.initializer.append(ones)
+        restore(model, self._whole)
         return model

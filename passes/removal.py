@@ -28,6 +28,7 @@ from onnx_shapprune.types import (
 from .folding import folded
 from .graph import Graph, attribute, node_id
 from .stored import forms
+from .weights import detached, fill, restore
 
 _BIAS = 2
 """Input of a Conv or Gemm."""
@@ -67,13 +68,15 @@ class Edit:
 
     def apply(self, array: Array) -> Array:
         """The constant after the edit, same dtype."""
-        result = array.copy()
+        result = array
         if self.addend is not None:
             result = (result.astype(np.float64) + self.addend).astype(array.dtype)
         if self.indexed is not None:
             result = (np.cumsum(self.indexed) - 1)[result].astype(array.dtype)
         for axis, kept in self.kept.items():
             result = result.compress(kept, axis=axis)
+        if self.numbers:
+            result = result.copy()
         for entry, removed in self.numbers.items():
             flat = result.reshape(-1)
             flat[entry] = _reduced(int(flat[entry]), removed, result.dtype)
@@ -116,9 +119,9 @@ def remove(model: onnx.ModelProto, sha256: str, plan: Plan) -> onnx.ModelProto:
 
 class _Surgeon:
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._model = onnx.ModelProto()
-        self._model.CopyFrom(model)
+        self._model, self._whole = detached(model)
         self._graph = Graph(self._model)
+        self._graph.detached = self._whole
         self._edits: dict[Slot, Edit] = {}
         self._left: dict[str, dict[int, BoolArray]] = {}
         self._shifts: dict[str, FloatArray] = {}
@@ -193,6 +196,7 @@ class _Surgeon:
         self._narrow_recorded_shapes()
         for node in [n for n in self._model.graph.node if node_id(n) in set(self._dead)]:
             self._model.graph.node.remove(node)
+        restore(self._model, self._whole)
         return self._model
 
     def _fold_into_bias(self, ident: str) -> bool:
@@ -291,18 +295,15 @@ class _Surgeon:
         slots = self._graph.constant_slots(root)
         edits = {slot: self._edits.get(slot, Edit()) for slot in slots}
         variants = {edit.key(): edit for edit in edits.values()}
-        array = self._graph.constant(root)
-        assert array is not None
         unchanged = Edit().key()
         names = {unchanged: root} if unchanged in variants or self._graph.is_exposed(root) else {}
-        for key, edit in variants.items():
-            if key in names:
-                continue
-            if root not in names.values():
-                names[key] = root
-                self._store(root, edit.apply(array))
-            else:
-                names[key] = self._store_new(root, edit.apply(array))
+        asked = [key for key in variants if key not in names]
+        in_place = asked.pop(0) if asked and not names else None
+        for key in asked:
+            names[key] = self._store_new(root, variants[key].apply(self._constant(root)))
+        if in_place is not None:
+            names[in_place] = root
+            self._store(root, variants[in_place].apply(self._constant(root)))
         self._point(edits, names, root)
 
     def _point(
@@ -327,7 +328,10 @@ class _Surgeon:
     # --- constants
 
     def _value(self, slot: Slot) -> Array:
-        array = self._graph.constant(self._tensor(slot))
+        return self._constant(self._tensor(slot))
+
+    def _constant(self, name: str) -> Array:
+        array = self._graph.constant(name)
         assert array is not None
         return array
 
@@ -342,10 +346,7 @@ class _Surgeon:
         if proto is None:
             _store_list(self._graph.producers[root], array)
         else:
-            fresh = onnx.numpy_helper.from_array(array, proto.name)
-            fresh.doc_string = proto.doc_string
-            fresh.metadata_props.extend(proto.metadata_props)
-            proto.CopyFrom(fresh)
+            fill(proto, array)
         self._record_shape(root, array.shape)
         self._stale.update(forms(self._graph, root))
 
@@ -358,9 +359,10 @@ class _Surgeon:
 
     def _store_new(self, base: str, array: Array) -> str:
         name = self._unique(base)
-        tensor = onnx.numpy_helper.from_array(array.copy(order="C"), name)
-        self._model.graph.initializer.append(tensor)
-        self._graph.adopt(self._model.graph.initializer[-1])
+        kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensor = self._model.graph.initializer.add(name=name, data_type=kind)
+        fill(tensor, array)
+        self._graph.adopt(tensor)
         if self._model.ir_version < 4:  # every initializer must be an input there
             info = onnx.helper.make_tensor_value_info(name, tensor.data_type, array.shape)
             self._model.graph.input.append(info)

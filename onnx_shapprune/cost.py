@@ -12,6 +12,7 @@ import onnx
 from .passes.graph import Graph
 from .passes.shapes import static_size
 from .passes.stored import leaf
+from .passes.weights import total_size
 from .types import Array, BoolArray, ChannelGroup, Cost, Cut, Shape, Slot
 
 Quantity = Literal["macs", "parameters", "bytes"]
@@ -77,7 +78,7 @@ class CostModel:
         """
         self._graph = graph
         self._observed = observed or {}
-        self._file_bytes = graph.model.ByteSize()
+        self._file_bytes = total_size(graph.model)
         self.groups = {group.name: group for group in groups}
         self.unmeasured: tuple[str, ...] = tuple(self._unmeasured())
         uses = {slot: self._uses(slot) for slot in self._kernels()}

@@ -126,9 +126,7 @@ def _size(shape: tuple[int, ...]) -> int:
 
 def _model(graph: Graph, nodes: list[onnx.NodeProto], tensor: str) -> onnx.ModelProto:
     names = {name for node in nodes for name in node.input}
-    stored = [
-        in_memory(graph.whole(t)) for t in graph.model.graph.initializer if t.name in names
-    ]
+    stored = [in_memory(graph.whole(t)) for t in graph.model.graph.initializer if t.name in names]
     nodes = [_with_its_values(graph, node) for node in nodes]
     result = onnx.helper.make_tensor_value_info(tensor, graph.elem_type(tensor), None)
     plain = [_plain(graph, node) for node in nodes]

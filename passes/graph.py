@@ -13,7 +13,7 @@ import onnx
 from onnx_shapprune.types import Array, Shape, Slot
 
 from .shapes import TensorInfo, infer_shapes, merged
-from .weights import LARGE, constant_tensor, is_stub, stubbed, values
+from .weights import constant_tensor, is_large, is_stub, stubbed, values
 
 _LIST_ATTRIBUTES = ("value_float", "value_floats", "value_int", "value_ints")
 
@@ -144,7 +144,7 @@ class Graph:
         if root in self._arrays:
             return self._arrays[root]
         array = self._load(root)
-        if array.nbytes < LARGE:  # a view of a file is quickly made, and keeps no memory
+        if not is_large(array.nbytes):  # a view of a file is quickly made, and keeps no memory
             self._arrays[root] = array
         return array
 

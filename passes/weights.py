@@ -24,11 +24,11 @@ from onnx_shapprune.types import Array
 LARGE = 2**16
 """Bytes from which on a tensor's values are worth leaving where they are."""
 
-HEAVY = 2**26
+HEAVY = 2**24
 """Bytes from which on a model's weights are worth the trouble."""
 
 _STUB = "memory:"
-_BITS = {
+_BITS: dict[int, int] = {
     onnx.TensorProto.UINT2: 2,
     onnx.TensorProto.INT2: 2,
     onnx.TensorProto.UINT4: 4,
@@ -52,15 +52,29 @@ class Stretch:
     offset: int
     length: int
 
-    def read(self) -> bytes:
-        """All its bytes.
+    def chunks(self, size: int = 2**20) -> Iterator[bytes]:
+        """All its bytes, so many at a time.
 
         Raises:
             ModelError: The file is gone or shorter than it was.
         """
+        left = self.length
         with _still_there(self), self.path.open("rb") as file:
             file.seek(self.offset)
-            return _whole(file.read(self.length), self)
+            while left:
+                chunk = file.read(min(left, size))
+                if not chunk:
+                    raise EOFError
+                left -= len(chunk)
+                yield chunk
+
+    def read(self) -> bytes:
+        """All its bytes at once.
+
+        Raises:
+            ModelError: The file is gone or shorter than it was.
+        """
+        return b"".join(self.chunks(max(self.length, 1)))
 
     def mapped(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
         """Its values as a read-only view of the file; they count as memory only while in use.
@@ -77,7 +91,7 @@ def _still_there(place: Stretch) -> Iterator[None]:
     """Turn what goes wrong with a file that was whole when it was loaded into our error."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise ModelError(
             f"'{place.path}' has changed since the model was loaded",
             "leave the model's files alone while it is worked on, and start again",
@@ -181,17 +195,13 @@ def byte_size(tensor: onnx.TensorProto) -> int:
     """
     if tensor.data_type == onnx.TensorProto.STRING:
         return 0
-    return math.ceil(math.prod(tensor.dims) * _bits(tensor.data_type) / 8)
-
-
-def raw_bytes(tensor: onnx.TensorProto) -> bytes:
-    """The values of a tensor as ``raw_data`` has them."""
-    return place(tensor).read() if is_reference(tensor) else tensor.raw_data
+    bits: int = math.prod(tensor.dims) * _bits(tensor.data_type)
+    return -(-bits // 8)
 
 
 def _bits(kind: int) -> int:
     try:
-        return _BITS.get(kind) or 8 * onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
+        return _BITS.get(kind) or 8 * int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize)
     except KeyError as error:
         raise ModelError(f"the model has the unknown element type {kind}") from error
 
@@ -201,25 +211,30 @@ def _clear(tensor: onnx.TensorProto) -> None:
         tensor.ClearField(name)
 
 
-def _whole(content: bytes, place: Stretch) -> bytes:
-    if len(content) != place.length:
-        raise ValueError(f"{len(content)} of {place.length} bytes are left")
-    return content
-
-
 # --- models without their weights
 
 
-def held(model: onnx.ModelProto) -> int:
-    """Bytes of large tensors that a model holds in memory."""
-    return sum(byte_size(tensor) for _, tensor in weights(model) if _is_held(tensor, LARGE))
+def is_large(size: int) -> bool:
+    """Whether so many bytes are better left where they are."""
+    return size >= LARGE
+
+
+def holds_much(model: onnx.ModelProto) -> bool:
+    """Whether the large tensors that a model holds in memory weigh much."""
+    held = sum(byte_size(tensor) for _, tensor in weights(model) if _is_held(tensor, LARGE))
+    return held >= HEAVY
+
+
+def weighs_much(model: onnx.ModelProto) -> bool:
+    """Whether a model does, with everything it refers to."""
+    return total_size(model) >= HEAVY
 
 
 def total_size(model: onnx.ModelProto) -> int:
     """Bytes of a model with everything it refers to."""
-    skeleton, tensors = detached(model) if held(model) >= HEAVY else (model, {})
-    beside = (tensor for _, tensor in weights(skeleton) if is_reference(tensor))
-    return int(skeleton.ByteSize()) + sum(byte_size(tensor) for tensor in beside)
+    frame = detached(model)[0] if holds_much(model) else model
+    beside = (tensor for _, tensor in weights(frame) if is_reference(tensor))
+    return int(frame.ByteSize()) + sum(byte_size(tensor) for tensor in beside)
 
 
 def detached(
@@ -259,8 +274,29 @@ def stubbed(tensor: onnx.TensorProto) -> str:
 def restore(model: onnx.ModelProto, tensors: Mapping[str, onnx.TensorProto]) -> None:
     """Put detached tensors in the place of their stubs."""
     for _, tensor in weights(model):
-        if is_stub(tensor):
+        if is_stub(tensor) and stubbed(tensor) in tensors:
             tensor.CopyFrom(tensors[stubbed(tensor)])
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, with graph inputs in the place of large weights where they weigh much.
+
+    What onnx's checker says of it holds for the whole model, and it is small enough for it.
+    """
+    if not holds_much(model) and not any(is_reference(tensor) for _, tensor in weights(model)):
+        return model
+    frame, _ = detached(model)
+    apart = {name: tensor for name, tensor in weights(frame) if is_reference(tensor)}
+    listed = {info.name for info in frame.graph.input}
+    for name, tensor in apart.items():
+        if name not in listed:
+            info = onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
+            frame.graph.input.append(info)
+    for initializer in [t for t in frame.graph.initializer if t.name in apart]:
+        frame.graph.initializer.remove(initializer)
+    for node in [n for n in frame.graph.node if n.output and n.output[0] in apart]:
+        frame.graph.node.remove(node)
+    return frame
 
 
 def _is_held(tensor: onnx.TensorProto, least: int) -> bool:

@@ -17,16 +17,18 @@ FOLDERS = {"": ROOT / PACKAGE, "passes": ROOT / "passes", "calib_data": ROOT / "
 RANKS = (
     # what everybody speaks
     "onnx_shapprune types errors calib_data passes",
+    # where the bytes of a model are
+    "wire passes.weights",
     # alone with their subject
-    "files images metrics progress command passes.shapes passes.rules.effects "
-    "estimators.base estimators.budget",
-    "calibration model_io passes.graph "
+    "files weight_files images metrics progress command passes.shapes "
+    "passes.rules.effects estimators.base estimators.budget",
+    "calibration model_io passes.graph passes.outputs "
     "estimators.exact estimators.leave_one_out estimators.permutation estimators.baselines",
     # one thing done to a model or a game
     "passes.folding",
     "passes.stored",
     "runtime cost estimators passes.partition passes.shifts passes.masking "
-    "passes.removal passes.outputs passes.suffix passes.rules.constants",
+    "passes.removal passes.suffix passes.rules.constants",
     # the rules, from their tools to their register
     "passes.rules.site",
     "passes.rules.registry",

@@ -12,8 +12,8 @@ import onnx
 from .passes.graph import Graph
 from .passes.shapes import static_size
 from .passes.stored import leaf
-from .passes.weights import total_size
 from .types import Array, BoolArray, ChannelGroup, Cost, Cut, Shape, Slot
+from .weight_files import file_size
 
 Quantity = Literal["macs", "parameters", "bytes"]
 
@@ -78,7 +78,7 @@ class CostModel:
         """
         self._graph = graph
         self._observed = observed or {}
-        self._file_bytes = total_size(graph.model)
+        self._file_bytes = file_size(graph.model)
         self.groups = {group.name: group for group in groups}
         self.unmeasured: tuple[str, ...] = tuple(self._unmeasured())
         uses = {slot: self._uses(slot) for slot in self._kernels()}

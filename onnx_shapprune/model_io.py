@@ -20,12 +20,11 @@ from .passes.weights import (
     holds_much,
     in_memory,
     is_reference,
-    total_size,
     weights,
     without_weights,
 )
 from .types import TensorSpec
-from .weight_files import read_model, resolve_external, write_pair, write_whole
+from .weight_files import file_size, read_model, resolve_external, write_pair, write_whole
 
 _PROTOBUF_LIMIT = 2**31 - 2**20
 _MAX_IR = 13
@@ -112,7 +111,7 @@ def output_files(
     proto: onnx.ModelProto, path: Path, *, external_data: bool = False
 ) -> tuple[Path, ...]:
     """The files that saving a model of this size may write."""
-    if external_data or total_size(proto) >= _PROTOBUF_LIMIT:
+    if external_data or file_size(proto) >= _PROTOBUF_LIMIT:
         return (path, path.with_name(path.name + ".data"))
     return (path,)
 

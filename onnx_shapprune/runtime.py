@@ -15,8 +15,10 @@ import onnx
 import onnxruntime as ort
 
 from .errors import ModelError, ProviderError
+from .passes.graph import body_names
 from .passes.outputs import with_outputs
 from .passes.weights import (
+    bring_in,
     detached,
     files,
     holds_much,
@@ -24,7 +26,6 @@ from .passes.weights import (
     is_stub,
     place,
     refer,
-    restore,
     values,
     weights,
 )
@@ -127,7 +128,7 @@ def _options(optimised: bool, threads: int) -> Any:
 
 def _give_back() -> None:
     """Let the system have the memory of earlier sessions: glibc would keep most of it."""
-    with suppress(OSError, AttributeError):  # another C library
+    with suppress(OSError, AttributeError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -152,15 +153,22 @@ def _frame(model: onnx.ModelProto, options: Any) -> tuple[onnx.ModelProto, list[
     if not places and not is_heavy:
         return model, []
     frame, tensors = detached(model, None if is_heavy else sys.maxsize)
+    bring_in(frame, _wanted_inside(frame), tensors)
     if places:
         folder = os.path.commonpath([path.parent for path in places])
         options.add_session_config_entry(_FOLDER, folder)
         _make_relative(frame, Path(folder))
-    given = {name: t for name, t in tensors.items() if t.data_type in _NUMPY_TYPES}
-    restore(frame, {name: t for name, t in tensors.items() if name not in given})
-    arrays = [ort.OrtValue.ortvalue_from_numpy(values(tensor)) for tensor in given.values()]
-    options.add_external_initializers(list(given), arrays)
+    given = [name for name, tensor in weights(frame) if is_stub(tensor)]
+    arrays = [ort.OrtValue.ortvalue_from_numpy(values(tensors[name])) for name in given]
+    options.add_external_initializers(given, arrays)
     return frame, arrays
+
+
+def _wanted_inside(frame: onnx.ModelProto) -> set[str]:
+    """Weights that ONNX Runtime takes from the model only: bodies read them, or numpy can't."""
+    in_bodies = {name for node in frame.graph.node for name in body_names(node)}
+    stubs = ((name, tensor) for name, tensor in weights(frame) if is_stub(tensor))
+    return in_bodies | {name for name, tensor in stubs if tensor.data_type not in _NUMPY_TYPES}
 
 
 def _make_relative(frame: onnx.ModelProto, folder: Path) -> None:

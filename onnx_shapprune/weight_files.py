@@ -23,6 +23,7 @@ from .wire import (
     fields,
     length_field,
     rewritten,
+    size,
     write,
 )
 
@@ -192,19 +193,19 @@ def _unreadable(tensor: onnx.TensorProto, reason: str) -> ModelError:
 # --- writing
 
 
+def file_size(model: onnx.ModelProto) -> int:
+    """Bytes of a model as one file, with everything that it refers to."""
+    return size(_pieces(model)) if _is_apart(model) else model.ByteSize()
+
+
 def write_whole(model: onnx.ModelProto, path: Path) -> None:
     """Write a model as one file, tensor by tensor if it is heavy.
 
     Raises:
         OSError, EncodeError: It can't be written, or is too large for one file.
     """
-    if not weights.files(model) and not weights.holds_much(model):
-        path.write_bytes(model.SerializeToString())
-        return
-    frame, tensors = weights.detached(model)
-    pieces = rewritten(frame.SerializeToString(), partial(_as_content, tensors))
     with path.open("wb") as file:
-        write(pieces, file)
+        write(_pieces(model) if _is_apart(model) else [model.SerializeToString()], file)
 
 
 def write_pair(model: onnx.ModelProto, path: Path, data: Path) -> None:
@@ -224,6 +225,16 @@ def write_pair(model: onnx.ModelProto, path: Path, data: Path) -> None:
                 weights.refer(tensor, data.name, file.tell(), content.length)
                 content.write(file)
     path.write_bytes(frame.SerializeToString())
+
+
+def _is_apart(model: onnx.ModelProto) -> bool:
+    """Whether weights are elsewhere, or better not serialised with the rest."""
+    return bool(weights.files(model)) or weights.holds_much(model)
+
+
+def _pieces(model: onnx.ModelProto) -> list[Piece]:
+    frame, tensors = weights.detached(model)
+    return rewritten(frame.SerializeToString(), partial(_as_content, tensors))
 
 
 def _as_content(

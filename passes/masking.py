@@ -21,7 +21,7 @@ from onnx_shapprune.types import Array, ChannelGroup, Cut, Shift
 
 from .graph import Graph
 from .stored import stored_shape
-from .weights import detached, restore
+from .weights import bring_in, detached, restore
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # its warnings concern no user of ours
 
@@ -62,6 +62,7 @@ class _Masker:
     def __init__(self, graph: Graph) -> None:
         self._source = graph
         copy, self._whole = detached(graph.model)  # GraphSurgeon renames inside what it is given
+        bring_in(copy, graph.captured, self._whole)  # and moves into bodies what they read
         self._graph = gs.import_onnx(copy)
         self._nodes = {self._id(node): node for node in self._graph.nodes}
         self._count = 0

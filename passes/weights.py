@@ -8,7 +8,7 @@ tensor that somebody else holds in memory, so that a model is copied without its
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,15 +226,8 @@ def holds_much(model: onnx.ModelProto) -> bool:
 
 
 def weighs_much(model: onnx.ModelProto) -> bool:
-    """Whether a model does, with everything it refers to."""
-    return total_size(model) >= HEAVY
-
-
-def total_size(model: onnx.ModelProto) -> int:
-    """Bytes of a model with everything it refers to."""
-    frame = detached(model)[0] if holds_much(model) else model
-    beside = (tensor for _, tensor in weights(frame) if is_reference(tensor))
-    return int(frame.ByteSize()) + sum(byte_size(tensor) for tensor in beside)
+    """Whether the weights do that a model holds or refers to."""
+    return sum(byte_size(tensor) for _, tensor in weights(model)) >= HEAVY
 
 
 def detached(
@@ -274,7 +267,7 @@ def stubbed(tensor: onnx.TensorProto) -> str:
 def restore(model: onnx.ModelProto, tensors: Mapping[str, onnx.TensorProto]) -> None:
     """Put detached tensors in the place of their stubs."""
     for _, tensor in weights(model):
-        if is_stub(tensor) and stubbed(tensor) in tensors:
+        if is_stub(tensor):
             tensor.CopyFrom(tensors[stubbed(tensor)])
 
 
@@ -297,6 +290,16 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in [n for n in frame.graph.node if n.output and n.output[0] in apart]:
         frame.graph.node.remove(node)
     return frame
+
+
+def bring_in(
+    model: onnx.ModelProto, names: Collection[str], tensors: Mapping[str, onnx.TensorProto]
+) -> None:
+    """Let a model hold some of its weights itself, whether it has references or stubs."""
+    for name, tensor in weights(model):
+        if name in names and is_reference(tensor):
+            whole = tensors[stubbed(tensor)] if is_stub(tensor) else tensor
+            tensor.CopyFrom(in_memory(whole))
 
 
 def _is_held(tensor: onnx.TensorProto, least: int) -> bool:

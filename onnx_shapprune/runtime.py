@@ -27,6 +27,7 @@ from .passes.weights import (
     place,
     refer,
     values,
+    weighs_much,
     weights,
 )
 from .types import Array
@@ -38,6 +39,9 @@ _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _FOLDER = "session.model_external_initializers_file_folder_path"
 _UNPACKED = "session.disable_prepacking"
+_MMAP_THRESHOLD = -3
+"""Number of glibc's M_MMAP_THRESHOLD."""
+_OWN_BLOCK = 2**20
 _NUMPY_TYPES = frozenset(range(1, 14)) - {onnx.TensorProto.STRING}
 """Element types that numpy has itself: what ONNX Runtime takes as an array."""
 
@@ -95,7 +99,8 @@ class Session:
             ModelError: ONNX Runtime can't load the model.
             ProviderError: It does not run where it should.
         """
-        _give_back()
+        if weighs_much(model):
+            _give_back()
         options = _options(optimised, threads)
         frame, self._apart = _frame(model, options)  # read by ONNX Runtime as long as it lives
         self._session = _build(with_outputs(frame, inner) if inner else frame, options, provider)
@@ -127,9 +132,15 @@ def _options(optimised: bool, threads: int) -> Any:
 
 
 def _give_back() -> None:
-    """Let the system have the memory of earlier sessions: glibc would keep most of it."""
-    with suppress(OSError, AttributeError, TypeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
+    """Let the system have the memory of weights as soon as they are freed.
+
+    glibc keeps blocks of a size that was freed before, up to 32 MiB: of a heavy model's
+    sessions, more than the model. Other C libraries have no such functions.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, _OWN_BLOCK)
+        library.malloc_trim(0)
 
 
 def _build(model: onnx.ModelProto, options: Any, provider: Provider) -> Any:
@@ -165,10 +176,18 @@ def _frame(model: onnx.ModelProto, options: Any) -> tuple[onnx.ModelProto, list[
 
 
 def _wanted_inside(frame: onnx.ModelProto) -> set[str]:
-    """Weights that ONNX Runtime takes from the model only: bodies read them, or numpy can't."""
-    in_bodies = {name for node in frame.graph.node for name in body_names(node)}
+    """Weights that ONNX Runtime takes from the model only.
+
+    Those that a body reads, those of types that numpy has not, and those that no node reads:
+    it forgets them before it looks for what it is given beside the model.
+    """
+    nodes = frame.graph.node
+    read = {name for node in nodes for name in node.input}
+    in_bodies = {name for node in nodes for name in body_names(node)}
     stubs = ((name, tensor) for name, tensor in weights(frame) if is_stub(tensor))
-    return in_bodies | {name for name, tensor in stubs if tensor.data_type not in _NUMPY_TYPES}
+    return in_bodies | {
+        name for name, t in stubs if name not in read or t.data_type not in _NUMPY_TYPES
+    }
 
 
 def _make_relative(frame: onnx.ModelProto, folder: Path) -> None:

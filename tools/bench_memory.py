@@ -99,13 +99,16 @@ def _chain(layers: int) -> onnx.ModelProto:
 
 
 def surgery(model: str, out: str) -> None:
-    """Load a model, find its groups, cut half of each and save what is left."""
+    """Load a model, find its groups, cut one channel of each and save what is left.
+
+    That is the hardest case: every tensor changes, and nearly all of it stays.
+    """
     from onnx_shapprune import Graph, find_groups, load_model, remove, save_model
     from onnx_shapprune.types import GroupPlan, Plan
 
     loaded = load_model(model)
     groups = find_groups(Graph(loaded.proto)).groups
-    parts = tuple(GroupPlan(g, np.arange(g.players) % 2 == 0, ()) for g in groups)
+    parts = tuple(GroupPlan(g, np.arange(g.players) > 0, ()) for g in groups)
     save_model(remove(loaded.proto, loaded.sha256, Plan(loaded.sha256, parts)), out)
 
 

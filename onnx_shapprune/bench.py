@@ -24,7 +24,7 @@ from .model_io import Model
 from .passes.couplings import find_groups
 from .passes.graph import TOP, Graph, label, node_id
 from .passes.masking import mask_name, masked_model
-from .passes.outputs import declare_inputs, with_outputs
+from .passes.outputs import declare_inputs
 from .passes.shifts import shifted_axes, shifts, unshifted_readers
 from .passes.suffix import suffix
 from .runtime import Provider, Session
@@ -191,7 +191,7 @@ class Bench:
     def _frontier(self, names: Sequence[str]) -> list[dict[str, Array]] | None:
         """The frontier's tensors for every batch; None if they take too much memory."""
         made = [name for name in names if name in self.graph.producers]
-        session = Session(with_outputs(self.graph.model, made), self.provider) if made else None
+        session = Session(self.graph.model, self.provider, inner=made) if made else None
         limit = available_memory() * _CACHE_SHARE
         kept: list[dict[str, Array]] = []
         for feeds in self.batches:
@@ -243,7 +243,7 @@ class Bench:
         axes = shifted_axes(self.graph, self.groups)
         if not axes:
             return {}
-        session = Session(with_outputs(self.graph.model, axes), self.provider)
+        session = Session(self.graph.model, self.provider, inner=list(axes))
         totals: dict[str, FloatArray] = {}
         counts: dict[str, int] = {}
         for feeds in self.batches:
@@ -266,7 +266,7 @@ class Bench:
         return found
 
     def _observe_top(self, names: Sequence[str]) -> dict[str, Shape]:
-        session = Session(with_outputs(self.graph.model, names), self.provider, optimised=False)
+        session = Session(self.graph.model, self.provider, inner=names, optimised=False)
         return self._shapes(session, names, 1)
 
     def _observe_body(self, scope: str, names: Sequence[str]) -> dict[str, Shape]:
@@ -277,7 +277,7 @@ class Bench:
     def _common_sizes(self, model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Shape]:
         """Sizes that do not depend on the number of samples; None where they do."""
         try:
-            session = Session(with_outputs(model, names), self.provider, optimised=False)
+            session = Session(model, self.provider, inner=names, optimised=False)
             one = self._shapes(session, names, 1)
             if fixed_batch(self.model.inputs) or not self.calibration.batched:
                 return one

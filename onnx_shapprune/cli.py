@@ -161,9 +161,22 @@ def score(
 )
 @click.option("--report", metavar="R.json", type=_PATH, help="Write what was done, as JSON.")
 @click.option("--best-effort", is_flag=True, help="Write OUT even if the target is out of reach.")
+@click.option(
+    "--external-data",
+    is_flag=True,
+    help="Keep the weights beside OUT, in OUT.onnx.data: for runtimes that map them instead of "
+    "loading them, or near the 2 GiB that one file can hold. Above that it is done anyway.",
+)
 @options.force
 @options.loudness
-def prune(output: Path, report: Path | None, force: bool, best_effort: bool, **rest: Any) -> None:
+def prune(
+    output: Path,
+    report: Path | None,
+    force: bool,
+    best_effort: bool,
+    external_data: bool,
+    **rest: Any,
+) -> None:
     """Prune MODEL down to a share of its cost, verify the result and write it.
 
     \b
@@ -181,17 +194,18 @@ def prune(output: Path, report: Path | None, force: bool, best_effort: bool, **r
         _require_unset("estimator", "budget")
     rest["model"] = model = load_model(rest["model"])
     reports = () if report is None else (report,)
-    claim((*output_files(model.proto, output), *reports), _read_by(rest), force=force)
+    outputs = output_files(model.proto, output, external_data=external_data)
+    claim((*outputs, *reports), _read_by(rest), force=force)
     try:
         result = _prune(**rest)
     except NothingToPrune as end:
-        _finish(end.result, rest, report, partial(_save_unchanged, model, output))
+        _finish(end.result, rest, report, partial(_save_unchanged, model, output, external_data))
         raise
     except TargetUnreachable as end:
-        save = partial(_save, end.result, output) if best_effort else _save_nothing
+        save = partial(_save, end.result, output, external_data) if best_effort else _save_nothing
         _finish(end.result, rest, report, save)
         raise
-    _finish(result, rest, report, partial(_save, result, output))
+    _finish(result, rest, report, partial(_save, result, output, external_data))
 
 
 @cli.command()
@@ -331,23 +345,24 @@ def _finish(
         show_report(report, sys.stderr, verbose=given["verbose"])
 
 
-def _save(result: Result, output: Path) -> None:
+def _save(result: Result, output: Path, external_data: bool) -> None:
     from .model_io import save_model
 
-    save_model(result.model, output, force=True)  # checked before the work began
+    # checked before the work began
+    save_model(result.proto, output, force=True, external_data=external_data)
 
 
 def _save_nothing() -> None:
     """A target out of reach leaves no file."""
 
 
-def _save_unchanged(model: Model, output: Path) -> None:
-    """The source to the byte, unless its weights are beside it."""
+def _save_unchanged(model: Model, output: Path, external_data: bool) -> None:
+    """The source to the byte, unless its weights are beside it, or shall be."""
     from .files import atomic_file
     from .model_io import save_model
 
-    if model.weight_files or model.path is None:
-        save_model(model.proto, output, force=True)
+    if external_data or model.weight_files or model.path is None:
+        save_model(model.proto, output, force=True, external_data=external_data)
         return
     with atomic_file(output) as temporary:
         shutil.copyfile(model.path, temporary)

@@ -13,6 +13,7 @@ from .passes.graph import Graph, node_id
 from .passes.shapes import static_size
 from .passes.stored import FILLER, absorbed, leaf, roots
 from .types import Array, BoolArray, ChannelGroup, Cost, Cut, Shape, Slot
+from .weight_files import file_size
 
 Quantity = Literal["macs", "parameters", "bytes"]
 
@@ -81,7 +82,7 @@ class CostModel:
         """
         self._graph = graph
         self._observed = observed or {}
-        self._file_bytes = graph.source.ByteSize()
+        self._file_bytes = file_size(graph.source)
         self.groups = {group.name: group for group in groups}
         self.unmeasured: tuple[str, ...] = tuple(self._unmeasured())
         uses = {slot: self._uses(slot) for slot in self._kernels()}

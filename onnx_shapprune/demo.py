@@ -47,7 +47,7 @@ def run_demo(folder: Path, stream: TextIO, progress: Progress) -> None:
     console = console_for(stream)
     console.print(f"LeNet-5 on Fashion-MNIST, {describe(bench.provider)}\n")
     result = prune(bench, keep=_KEEP, progress=progress)
-    save_model(result.model, small, force=True)
+    save_model(result.proto, small, force=True)
     write_json(report, result.report.to_json())
     show_report(result.report, stream)
 

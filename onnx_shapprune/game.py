@@ -162,13 +162,14 @@ def _output_norms(graph: Graph, cut: Cut) -> FloatArray | None:
     kernel = stored_value(graph, node.input[index])
     if kernel is None:
         return None
-    sizes: FloatArray = np.abs(kernel.astype(np.float64))
+    is_plain = kernel.dtype.kind == "f"  # the least integer has no absolute value of its type
+    sizes = np.abs(kernel if is_plain else kernel.astype(np.float64))
     if node.op_type == "ConvTranspose":
         grouped = sizes.reshape(int(attribute(node, "group", 1)), -1, *sizes.shape[1:])
         sizes = np.moveaxis(grouped, 1, -1)
     elif "Conv" not in node.op_type and not attribute(node, "transB", 0):
         sizes = sizes.T
-    norms: FloatArray = sizes.reshape(len(cut.owner), -1).sum(axis=1)
+    norms: FloatArray = sizes.reshape(len(cut.owner), -1).sum(axis=1, dtype=np.float64)
     return norms
 
 

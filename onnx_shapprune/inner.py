@@ -16,7 +16,7 @@ import onnx
 from .errors import ModelError
 from .passes.graph import TOP, Graph, inner_convolutions, node_id
 from .passes.inner import inner_model
-from .passes.outputs import declare_inputs, with_outputs
+from .passes.outputs import declare_inputs
 from .runtime import Provider, Session
 from .types import Array
 
@@ -64,14 +64,14 @@ def run_body(
     """
     inner = inner_model(model, scope)
     made = [name for name in inner.captured if name not in feeds]
-    whole = Session(with_outputs(model, made), provider, optimised=False) if made else None
+    whole = Session(model, provider, inner=made, optimised=False) if made else None
     captured = dict(zip(made, whole.run(feeds, made), strict=True)) if whole else {}
     given = {name: feeds[name] for name in inner.captured if name in feeds}
     values = {**given, **captured, **dict(_handed(graph, scope))}
     declare_inputs(inner.model, values)
-    part = with_outputs(inner.model, more)
     names = [*(output.name for output in inner.model.graph.output), *more]
-    return Session(part, provider, optimised=optimised).run(values, names)
+    session = Session(inner.model, provider, inner=more, optimised=optimised)
+    return session.run(values, names)
 
 
 def _handed(graph: Graph, scope: str) -> Iterator[tuple[str, Array]]:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import (
-    load_external_data_for_model,
-    set_external_data,
-    uses_external_data,
-)
 
 from .errors import ModelError
 from .files import atomic_file, claim, output_errors, replace
 from .passes.shapes import value_info_shape
-from .passes.validity import check_parts, check_shapes, check_values
+from .passes.validity import check_parts, check_shapes
+from .passes.weights import (
+    detached,
+    files,
+    holds_much,
+    in_memory,
+    is_reference,
+    weights,
+    without_weights,
+)
 from .types import TensorSpec
+from .weight_files import file_size, read_model, resolve_external, write_pair, write_whole
 
 _PROTOBUF_LIMIT = 2**31 - 2**20
 _MAX_IR = 13
@@ -29,7 +34,7 @@ _MAX_OPSET = 26
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model as read, its weights in memory.
+    """A model as read; large weights are left in its files and read from there when needed.
 
     ``sha256`` is that of the file (of the serialised proto, for a model in memory); where
     weights have files of their own, it covers them too. ``weight_files`` are those files.
@@ -66,40 +71,68 @@ def load_model(source: str | Path | onnx.ModelProto | Model) -> Model:
     if isinstance(source, Model):
         return source
     if isinstance(source, onnx.ModelProto):
-        digest = hashlib.sha256(source.SerializeToString(deterministic=True)).hexdigest()
         _require_known_versions(source)
         check_parts(source)
-        return _checked(Model(source, digest, None))
+        _require_no_files(source)
+        return _checked(Model(source, _digest(source), None))
     path = Path(source)
     proto = _read(path)
     _require_graph(proto, path)
     _require_known_versions(proto)
     check_parts(proto)
-    weight_files = _load_external_data(proto, path)
+    weight_files = resolve_external(proto, path)
     return _checked(Model(proto, _sha256((path, *weight_files)), path, weight_files))
 
 
-def save_model(proto: onnx.ModelProto, path: str | Path, *, force: bool = False) -> None:
+def save_model(
+    proto: onnx.ModelProto, path: str | Path, *, force: bool = False, external_data: bool = False
+) -> None:
     """Write a model atomically: a temporary file beside it, then a rename.
 
-    Models over 2 GiB keep their weights in ``<path>.data``.
+    Args:
+        proto: The model; what it refers to in the files of its source is copied.
+        path: The file.
+        force: Whether files that exist may be replaced.
+        external_data: Keep the weights in ``<path>.data``, but for small tensors. Models over
+            2 GiB always do.
 
     Raises:
-        OutputError: The path exists and ``force`` is off, or can't be written.
+        OutputError: A file exists and ``force`` is off, is one that the model refers to, or
+            can't be written.
+        ModelError: A file that the model refers to has changed.
     """
     path = Path(path)
-    files = output_files(proto, path)
-    claim(files, force=force)
-    if len(files) > 1:
-        _save_large(proto, *files)
+    outputs = output_files(proto, path, external_data=external_data)
+    claim(outputs, files(proto), force=force)
+    if len(outputs) > 1:
+        _save_pair(proto, *outputs)
         return
     with atomic_file(path) as temporary:
-        temporary.write_bytes(proto.SerializeToString())
+        write_whole(proto, temporary)
 
 
-def output_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
+def output_files(
+    proto: onnx.ModelProto, path: Path, *, external_data: bool = False
+) -> tuple[Path, ...]:
     """The files that saving a model of this size may write."""
-    return (path, _data_path(path)) if proto.ByteSize() >= _PROTOBUF_LIMIT else (path,)
+    if external_data or file_size(proto) >= _PROTOBUF_LIMIT:
+        return (path, path.with_name(path.name + ".data"))
+    return (path,)
+
+
+def with_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model itself, or a copy that holds in memory what it refers to in files.
+
+    Raises:
+        ModelError: A file has changed.
+    """
+    if not files(proto):
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for _, tensor in weights(copy):
+        tensor.CopyFrom(in_memory(tensor))
+    return copy
 
 
 # --- reading
@@ -110,16 +143,14 @@ def _read(path: Path) -> onnx.ModelProto:
         raise ModelError(f"there is no file '{path}'", "give the path of an .onnx file")
     if path.is_dir():
         raise ModelError(f"'{path}' is a directory", "give the path of an .onnx file")
-    proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(path.read_bytes())
+        return read_model(path)
     except DecodeError as error:
         raise ModelError(
             f"'{path}' is no ONNX model, or it is truncated", "export or download it again"
         ) from error
     except OSError as error:
         raise ModelError(f"can't read '{path}': {error.strerror}") from error
-    return proto
 
 
 def _require_graph(proto: onnx.ModelProto, path: Path) -> None:
@@ -143,61 +174,10 @@ def _require_known_versions(proto: onnx.ModelProto) -> None:
         )
 
 
-def _load_external_data(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
-    """Bring external weights in; the files they were in. Paths out of the folder are refused."""
-    folder = path.absolute().parent.resolve()
-    external = [t for t in _stored_tensors(proto.graph) if uses_external_data(t)]
-    for tensor in external:
-        _require_inside(tensor, folder)
-    files = tuple(dict.fromkeys(folder / _location(tensor) for tensor in external))
-    try:
-        load_external_data_for_model(proto, str(folder))
-    except Exception as error:  # onnx raises several unrelated kinds
-        raise ModelError(
-            f"the external weights can't be read: {_first_line(error)}",
-            "copy the external data file again",
-        ) from error
-    check_values(external)
-    return files
-
-
-def _stored_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Initializers and tensor attributes, those in bodies of nodes included."""
-    yield from graph.initializer
-    for attribute in (a for node in graph.node for a in node.attribute):
-        if attribute.HasField("t"):
-            yield attribute.t
-        for body in (attribute.g, *attribute.graphs):
-            yield from _stored_tensors(body)
-
-
-def _require_inside(tensor: onnx.TensorProto, folder: Path) -> None:
-    location = _location(tensor)
-    target = (folder / location).resolve()
-    if Path(location).is_absolute() or not target.is_relative_to(folder):
-        raise ModelError(
-            f"the weights of '{tensor.name}' are stored in '{location}', "
-            "outside of the model's folder",
-            "put the file beside the model and let the model name it without a path",
-        )
-    if not target.is_file():
-        raise ModelError(
-            f"the weights of '{tensor.name}' are missing: there is no file '{location}' "
-            "beside the model",
-            "copy the external data file too",
-        )
-
-
-def _location(tensor: onnx.TensorProto) -> str:
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-
-
 def _checked(model: Model) -> Model:
     """The model, if onnx's checker and shape inference have nothing against it."""
-    if model.proto.ByteSize() >= _PROTOBUF_LIMIT:
-        return model  # onnx's checker can't take it; the runtime will check it
     try:
-        onnx.checker.check_model(model.proto)
+        onnx.checker.check_model(without_weights(model.proto))
     except Exception as error:  # the checker raises ValidationError, RuntimeError, …
         raise ModelError(
             f"the model is invalid: {_first_line(error)}", "export it again"
@@ -236,27 +216,32 @@ def _sha256(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
+def _digest(proto: onnx.ModelProto) -> str:
+    """Digest of a model in memory; of a heavy one, without serialising its weights."""
+    frame, tensors = detached(proto) if holds_much(proto) else (proto, {})
+    digest = hashlib.sha256(frame.SerializeToString(deterministic=True))
+    for tensor in tensors.values():
+        digest.update(tensor.raw_data)
+    return digest.hexdigest()
+
+
+def _require_no_files(proto: onnx.ModelProto) -> None:
+    """A model in memory does not say where it comes from, and its paths were not checked."""
+    if any(is_reference(tensor) for _, tensor in weights(proto)):
+        raise ModelError(
+            "the model in memory has its weights in other files",
+            "give the path of its file, or load it with its weights",
+        )
+
+
 # --- writing
 
 
-def _save_large(proto: onnx.ModelProto, path: Path, data: Path) -> None:
+def _save_pair(proto: onnx.ModelProto, path: Path, data: Path) -> None:
     """Weights go to a file beside the model, which takes its place first."""
     with output_errors(path), tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
-        temporary = Path(folder) / path.name
-        save_with_weights_beside(proto, temporary)
-        replace(temporary.with_name(data.name), data)
-        replace(temporary, path)
-
-
-def save_with_weights_beside(proto: onnx.ModelProto, path: Path) -> None:
-    """Write a model of any size, its initializers in ``<path>.data``; ``proto`` stays as it is."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    for tensor in copy.graph.initializer:
-        if tensor.HasField("raw_data"):
-            set_external_data(tensor, _data_path(path).name)
-    onnx.save(copy, path)
-
-
-def _data_path(path: Path) -> Path:
-    return path.with_name(path.name + ".data")
+        model, beside = Path(folder) / path.name, Path(folder) / data.name
+        write_pair(proto, model, beside)
+        if beside.stat().st_size:
+            replace(beside, data)
+        replace(model, path)

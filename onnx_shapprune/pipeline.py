@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 
@@ -17,7 +18,7 @@ from .cost import Quantity
 from .curves import damage_curves
 from .errors import NothingToPrune, OptionError, TargetUnreachable
 from .metrics import Metric, assumption
-from .model_io import Model, load_model
+from .model_io import Model, load_model, with_weights
 from .passes.removal import remove
 from .progress import SILENT, stage
 from .report import MetricReport, Report, build_report
@@ -48,11 +49,20 @@ Data = str | Path | Mapping[str, Array] | Array
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A pruned model and the report on it."""
+    """A pruned model and the report on it.
 
-    model: onnx.ModelProto
+    ``proto`` is the model as :func:`onnx_shapprune.save_model` takes it: large weights that
+    were not cut are left in the files of the source, which must stay as they are till then.
+    """
+
+    proto: onnx.ModelProto
     report: Report
     plan: Plan
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The pruned model with all its weights in memory."""
+        return with_weights(self.proto)
 
 
 @dataclass(eq=False)
@@ -204,6 +214,7 @@ def _cut(
     goal = target.keep * getattr(bench.costs.cost(bench.costs.full()), target.of)
     aim = target
     for left in reversed(range(_TIGHTENINGS)):
+        pruned = onnx.ModelProto()  # the last attempt goes before the next one comes
         allocation = allocate(bench.costs, values, aim, limits, damage)
         plan = make_plan(bench, allocation.kept)
         pruned = remove(bench.model.proto, bench.model.sha256, plan)
@@ -243,11 +254,15 @@ def _verified(bench: Bench, pruned: onnx.ModelProto, plan: Plan, progress: Progr
 def _judge(bench: Bench, metric: Metric, plan: Plan, pruned: onnx.ModelProto) -> MetricReport:
     """The metric of the original, the masked and the pruned model on the samples."""
     original = sum(metric.part(i, out) for i, out in enumerate(bench.reference.outputs))
-    with bench.player() as (masked, _):
-        kept = masked.worth({part.group.name: part.kept for part in plan.groups}, metric)
+    kept = _masked_worth(bench, metric, plan)  # its session is gone before the next one comes
     session = Session(pruned, bench.provider)
     removed = sum(metric.part(i, session.run(feeds)) for i, feeds in enumerate(bench.batches))
     return MetricReport(metric.name, float(original), kept, float(removed))
+
+
+def _masked_worth(bench: Bench, metric: Metric, plan: Plan) -> float:
+    with bench.player() as (masked, _):
+        return masked.worth({part.group.name: part.kept for part in plan.groups}, metric)
 
 
 def _nothing_to_prune(bench: Bench, metric: Metric, cost: Cost, clock: Clock) -> NothingToPrune:

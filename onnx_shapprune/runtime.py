@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-import tempfile
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 import onnxruntime as ort
-from google.protobuf.message import EncodeError
 
 from .errors import ModelError, ProviderError
-from .model_io import save_with_weights_beside
+from .passes.graph import body_names
+from .passes.outputs import with_outputs
+from .passes.weights import (
+    bring_in,
+    detached,
+    files,
+    holds_much,
+    is_reference,
+    is_stub,
+    place,
+    refer,
+    values,
+    weighs_much,
+    weights,
+)
 from .types import Array
 
 Wanted = Literal["auto", "cpu", "cuda"]
@@ -23,6 +37,14 @@ Provider = Literal["cpu", "cuda"]
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_FOLDER = "session.model_external_initializers_file_folder_path"
+_UNPACKED = "session.disable_prepacking"
+_MMAP_THRESHOLD = -3
+"""Number of glibc's M_MMAP_THRESHOLD."""
+_OWN_BLOCK = 2**20
+_NUMPY_TYPES = frozenset(range(1, 14)) - {onnx.TensorProto.STRING}
+"""Element types that numpy has itself: what ONNX Runtime takes as an array."""
+
 _CUDA_HINT = (
     "install the NVIDIA libraries with: pip install 'onnx-shapprune[cuda]' "
     "(needs a driver for CUDA 13), or use --provider cpu"
@@ -60,10 +82,28 @@ class Session:
         model: onnx.ModelProto,
         provider: Provider = "cpu",
         *,
+        inner: Sequence[str] = (),
         optimised: bool = True,
         threads: int = 0,
     ) -> None:
-        self._session = _build(model, _options(optimised, threads), provider)
+        """Build it.
+
+        Args:
+            model: Any model; what it refers to in files is mapped.
+            provider: Where to run.
+            inner: Tensors that are asked for besides the outputs.
+            optimised: Whether ONNX Runtime may change the graph and pack weights.
+            threads: Threads within one run; 0 for all cores.
+
+        Raises:
+            ModelError: ONNX Runtime can't load the model.
+            ProviderError: It does not run where it should.
+        """
+        if weighs_much(model):
+            _give_back()
+        options = _options(optimised, threads)
+        frame, self._apart = _frame(model, options)  # read by ONNX Runtime as long as it lives
+        self._session = _build(with_outputs(frame, inner) if inner else frame, options, provider)
         if provider == "cuda" and _CUDA not in self._session.get_providers():
             raise ProviderError("ONNX Runtime fell back from CUDA to the CPU", _CUDA_HINT)
         self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
@@ -88,19 +128,27 @@ def _options(optimised: bool, threads: int) -> Any:
     options.intra_op_num_threads = threads
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
+    if not optimised:  # packing is a copy of weights
+        options.add_session_config_entry(_UNPACKED, "1")
     return options
+
+
+def _give_back() -> None:
+    """Let the system have the memory of weights as soon as they are freed.
+
+    glibc keeps blocks of a size that was freed before, up to 32 MiB: of a heavy model's
+    sessions, more than the model. Other C libraries have no such functions.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, _OWN_BLOCK)
+        library.malloc_trim(0)
 
 
 def _build(model: onnx.ModelProto, options: Any, provider: Provider) -> Any:
     providers = [_CUDA, _CPU] if provider == "cuda" else [_CPU]
     try:
-        content = _serialised(model)
-        if content is not None:
-            return ort.InferenceSession(content, options, providers=providers)
-        with tempfile.TemporaryDirectory() as folder:  # protobuf can't carry more than 2 GiB
-            path = Path(folder) / "model.onnx"
-            save_with_weights_beside(model, path)
-            return ort.InferenceSession(path, options, providers=providers)
+        return ort.InferenceSession(bytes(model.SerializeToString()), options, providers=providers)
     except Exception as error:  # its exceptions have no common base
         raise ModelError(
             f"ONNX Runtime {ort.__version__} can't load the model: {_first_line(error)}",
@@ -108,12 +156,48 @@ def _build(model: onnx.ModelProto, options: Any, provider: Provider) -> Any:
         ) from error
 
 
-def _serialised(model: onnx.ModelProto) -> bytes | None:
-    """The model as bytes; None above protobuf's 2 GiB."""
-    try:
-        return bytes(model.SerializeToString())
-    except (EncodeError, ValueError):
-        return None
+def _frame(model: onnx.ModelProto, options: Any) -> tuple[onnx.ModelProto, list[Any]]:
+    """The model without weights that are in files or weigh much; the options name those.
+
+    ONNX Runtime maps files itself, below a folder. Weights in memory are given to it beside
+    the model, since protobuf can't carry more than 2 GiB: the list has them.
+    """
+    places, is_heavy = files(model), holds_much(model)
+    if not places and not is_heavy:
+        return model, []
+    frame, tensors = detached(model, None if is_heavy else sys.maxsize)
+    bring_in(frame, _wanted_inside(frame), tensors)
+    if places:
+        folder = os.path.commonpath([path.parent for path in places])
+        options.add_session_config_entry(_FOLDER, folder)
+        _make_relative(frame, Path(folder))
+    given = [name for name, tensor in weights(frame) if is_stub(tensor)]
+    arrays = [ort.OrtValue.ortvalue_from_numpy(values(tensors[name])) for name in given]
+    options.add_external_initializers(given, arrays)
+    return frame, arrays
+
+
+def _wanted_inside(frame: onnx.ModelProto) -> set[str]:
+    """Weights that ONNX Runtime takes from the model only.
+
+    Those that a body reads, those of types that numpy has not, and those that no node reads:
+    it forgets them before it looks for what it is given beside the model.
+    """
+    nodes = frame.graph.node
+    read = {name for node in nodes for name in node.input}
+    in_bodies = {name for node in nodes for name in body_names(node)}
+    stubs = ((name, tensor) for name, tensor in weights(frame) if is_stub(tensor))
+    return in_bodies | {
+        name for name, t in stubs if name not in read or t.data_type not in _NUMPY_TYPES
+    }
+
+
+def _make_relative(frame: onnx.ModelProto, folder: Path) -> None:
+    """Let references be relative to a folder: ONNX Runtime takes no other ones."""
+    for _, tensor in weights(frame):
+        if is_reference(tensor) and not is_stub(tensor):
+            at = place(tensor)
+            refer(tensor, at.path.relative_to(folder).as_posix(), at.offset, at.length)
 
 
 def _first_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ import onnx
 from onnx_shapprune.types import Array, Shape
 
 from .graph import STANDARD_DOMAINS, Graph, attribute, node_id
+from .weights import constant_tensor, in_memory, is_reference
 
 _REFERENCE_HAS_DEQUANTIZE = 19
 """Since this opset."""
@@ -136,6 +137,8 @@ def _model(graph: Graph, nodes: list[onnx.NodeProto], tensor: str) -> onnx.Model
     names = {name for node in nodes for name in node.input}
     bodies = graph.bodies.values()
     stored = [t for body in bodies for t in body.initializer if t.name in names]
+    stored = [in_memory(graph.whole(tensor)) for tensor in stored]
+    nodes = [_with_its_values(graph, node) for node in nodes]
     result = onnx.helper.make_tensor_value_info(tensor, graph.elem_type(tensor), None)
     plain = [_plain(graph, node) for node in nodes]
     part = onnx.helper.make_graph(plain, "constants", [], [result], stored)
@@ -153,3 +156,11 @@ def _plain(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto:
         return node
     value = onnx.numpy_helper.from_array(sizes)
     return onnx.helper.make_node("Constant", [], node.output, value=value)
+
+
+def _with_its_values(graph: Graph, node: onnx.NodeProto) -> onnx.NodeProto:
+    """The node itself, or a Constant that holds what the model leaves in a file."""
+    tensor = constant_tensor(node)
+    if tensor is None or not is_reference(tensor):
+        return node
+    return onnx.helper.make_node("Constant", [], node.output, value=in_memory(graph.whole(tensor)))

@@ -13,7 +13,8 @@ import onnx
 from onnx_shapprune.types import Array, Shape, Slot
 
 from .functions import flattened
-from .shapes import TensorInfo, constant_tensor, infer_shapes, merged
+from .shapes import TensorInfo, infer_shapes, merged
+from .weights import constant_tensor, is_large, is_stub, stubbed, values
 
 _LIST_ATTRIBUTES = ("value_float", "value_floats", "value_int", "value_ints")
 
@@ -95,6 +96,8 @@ class Graph:
             tensor.name: tensor for body in self.bodies.values() for tensor in body.initializer
         }
         self._arrays: dict[str, Array] = {}
+        self.detached: Mapping[str, onnx.TensorProto] = {}
+        """Tensors that the model has stubs for."""
         self.folds: dict[str, Array | None] = {}
         """Values of computed constants, once they were asked for."""
 
@@ -194,9 +197,12 @@ class Graph:
         root = self.constant_root(tensor)
         if root is None:
             return None
-        if root not in self._arrays:
-            self._arrays[root] = self._load(root)
-        return self._arrays[root]
+        if root in self._arrays:
+            return self._arrays[root]
+        array = self._load(root)
+        if not is_large(array.nbytes):  # a view of a file is quickly made, and keeps no memory
+            self._arrays[root] = array
+        return array
 
     def constant_shape(self, tensor: str) -> tuple[int, ...] | None:
         """Shape of a constant without reading its values, or None if it is computed."""
@@ -249,6 +255,10 @@ class Graph:
         names = {tensor, *self.forms_of(tensor)}
         return not names.isdisjoint(self.captured) or not names.isdisjoint(self.outputs)
 
+    def whole(self, tensor: onnx.TensorProto) -> onnx.TensorProto:
+        """A stored tensor, or the one in memory that it is a stub of."""
+        return self.detached[stubbed(tensor)] if is_stub(tensor) else tensor
+
     def adopt(self, tensor: onnx.TensorProto) -> None:
         """Take a constant in that was stored after the index was made."""
         self._stored[tensor.name] = tensor
@@ -263,7 +273,7 @@ class Graph:
     def _load(self, root: str) -> Array:
         proto = self.constant_proto(root)
         if proto is not None:
-            return onnx.numpy_helper.to_array(proto)
+            return values(self.whole(proto))
         node = self.producers[root]
         value = next(v for n in _LIST_ATTRIBUTES if (v := attribute(node, n)) is not None)
         kind = np.int64 if "int" in node.attribute[0].name else np.float32

@@ -21,10 +21,11 @@ import onnx_graphsurgeon as gs
 from onnx_shapprune.types import Array, ChannelGroup, Cut, Shift, Slot
 
 from .averages import Averaging, averaging
-from .graph import Graph
+from .graph import Graph, body_names
 from .shifts import as_dtype
 from .stored import stored_shape
 from .validity import RESERVED
+from .weights import bring_in, detached, restore
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL  # its warnings concern no user of ours
 
@@ -91,8 +92,9 @@ class _Masker:
 
     def __init__(self, graph: Graph) -> None:
         self._source = graph
-        copy = onnx.ModelProto()  # GraphSurgeon renames inside what it is given
-        copy.CopyFrom(graph.model)
+        copy, self._whole = detached(graph.model)  # GraphSurgeon renames inside what it is given
+        inside = {name for node in copy.graph.node for name in body_names(node)}
+        bring_in(copy, inside, self._whole)  # and moves into bodies what they read
         self._graph = gs.import_onnx(copy)
         self._graphs = [self._graph, *self._graph.subgraphs(recursive=True)]
         self._nodes = {_id(n): n for inner in reversed(self._graphs) for n in inner.nodes}
@@ -293,6 +295,7 @@ class _Masker:
             ones = np.ones(group.players, np.float32)
             tensor = onnx.numpy_helper.from_array(ones, mask_name(group.name))
             model.graph.initializer.append(tensor)
+        restore(model, self._whole)
         return model
 
     def _surrounded(self, node: Any) -> list[Any]:

@@ -30,19 +30,10 @@ from .functions import belonging, flattened, folded_back
 from .graph import Graph, attribute, bodies, node_id
 from .shifts import as_dtype
 from .stored import forms
+from .weights import detached, fill, restore
 
 _BIAS = 2
 """Input of a Conv or Gemm."""
-_ELEMENTS = (
-    "dims",
-    "raw_data",
-    "float_data",
-    "int32_data",
-    "int64_data",
-    "double_data",
-    "uint64_data",
-)
-"""Fields of a tensor that hold its size and its elements."""
 
 
 @dataclass(eq=False)
@@ -79,13 +70,15 @@ class Edit:
 
     def apply(self, array: Array) -> Array:
         """The constant after the edit, same dtype."""
-        result = array.copy()
+        result = array
         if self.addend is not None:
             result = as_dtype(result.astype(np.float64) + self.addend, array.dtype)
         if self.indexed is not None:
             result = (np.cumsum(self.indexed) - 1)[result].astype(array.dtype)
         for axis, kept in self.kept.items():
             result = result.compress(kept, axis=axis)
+        if self.numbers:
+            result = result.copy()
         for entry, removed in self.numbers.items():
             flat = result.reshape(-1)
             flat[entry] = _reduced(int(flat[entry]), removed, result.dtype)
@@ -130,9 +123,9 @@ class _Surgeon:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._source = model
         self._flat = flattened(model)
-        self._model = onnx.ModelProto()
-        self._model.CopyFrom(self._flat.model)
+        self._model, self._whole = detached(self._flat.model)
         self._graph = Graph(self._model)
+        self._graph.detached = self._whole
         self._edits: dict[Slot, Edit] = {}
         self._left: dict[str, dict[int, BoolArray]] = {}
         self._shifts: dict[str, FloatArray] = {}
@@ -206,6 +199,7 @@ class _Surgeon:
             self._append_bias(ident)
         self._narrow_recorded_shapes()
         self._bury()
+        restore(self._model, self._whole)
         return folded_back(self._model, self._flat, self._source)
 
     def _fold_into_bias(self, ident: str) -> bool:
@@ -314,18 +308,15 @@ class _Surgeon:
         slots = self._graph.constant_slots(root)
         edits = {slot: self._edits.get(slot, Edit()) for slot in slots}
         variants = {edit.key(): edit for edit in edits.values()}
-        array = self._graph.constant(root)
-        assert array is not None
         unchanged = Edit().key()
         names = {unchanged: root} if unchanged in variants or self._graph.is_exposed(root) else {}
-        for key, edit in variants.items():
-            if key in names:
-                continue
-            if root not in names.values():
-                names[key] = root
-                self._store(root, edit.apply(array))
-            else:
-                names[key] = self._store_new(root, edit.apply(array))
+        asked = [key for key in variants if key not in names]
+        in_place = asked.pop(0) if asked and not names else None
+        for key in asked:
+            names[key] = self._store_new(root, variants[key].apply(self._constant(root)))
+        if in_place is not None:
+            names[in_place] = root
+            self._store(root, variants[in_place].apply(self._constant(root)))
         self._point(edits, names, root)
 
     def _point(
@@ -355,7 +346,10 @@ class _Surgeon:
     # --- constants
 
     def _value(self, slot: Slot) -> Array:
-        array = self._graph.constant(self._tensor(slot))
+        return self._constant(self._tensor(slot))
+
+    def _constant(self, name: str) -> Array:
+        array = self._graph.constant(name)
         assert array is not None
         return array
 
@@ -370,7 +364,7 @@ class _Surgeon:
         if proto is None:
             _store_list(self._graph.producers[root], array)
         else:
-            _store_tensor(proto, array)
+            fill(proto, array)
         self._record_shape(root, array.shape)
         self._stale.update(forms(self._graph, root))
 
@@ -384,9 +378,10 @@ class _Surgeon:
 
     def _store_new(self, base: str, array: Array) -> str:
         name = self._unique(base)
-        tensor = onnx.numpy_helper.from_array(array.copy(order="C"), name)
-        self._model.graph.initializer.append(tensor)
-        self._graph.adopt(self._model.graph.initializer[-1])
+        kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensor = self._model.graph.initializer.add(name=name, data_type=kind)
+        fill(tensor, array)
+        self._graph.adopt(tensor)
         if self._model.ir_version < 4:  # every initializer must be an input there
             info = onnx.helper.make_tensor_value_info(name, tensor.data_type, array.shape)
             self._model.graph.input.append(info)
@@ -420,15 +415,6 @@ def _narrow(dim: onnx.TensorShapeProto.Dimension, size: int) -> None:
     """Correct a recorded size; a symbol stays one."""
     if dim.HasField("dim_value"):
         dim.dim_value = size
-
-
-def _store_tensor(proto: onnx.TensorProto, array: Array) -> None:
-    """Replace the elements of a tensor."""
-    for name in _ELEMENTS:
-        proto.ClearField(name)
-    fresh = onnx.numpy_helper.from_array(array)
-    fresh.ClearField("name")
-    proto.MergeFrom(fresh)
 
 
 def _store_list(node: onnx.NodeProto, array: Array) -> None:

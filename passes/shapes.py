@@ -9,6 +9,8 @@ import onnx
 
 from onnx_shapprune.types import Dim, Shape
 
+from .weights import constant_tensor, is_reference
+
 _LARGE = 1024
 """Constants with more elements than this never hold shapes: only their own shape is kept."""
 
@@ -125,13 +127,6 @@ def static_size(dims: Iterable[Dim]) -> int | None:
     return size
 
 
-def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """The tensor of a Constant node that holds one."""
-    if node.op_type != "Constant":
-        return None
-    return next((a.t for a in node.attribute if a.name == "value"), None)
-
-
 def value_info_shape(info: onnx.ValueInfoProto) -> Shape | None:
     """Shape of a graph input, output or value_info; None if not even the rank is known."""
     if not info.type.tensor_type.HasField("shape"):
@@ -195,7 +190,7 @@ def _set_shape(info: onnx.ValueInfoProto, shape: Shape) -> None:
 
 
 def _is_large(tensor: onnx.TensorProto) -> bool:
-    return (static_size(tensor.dims) or 0) > _LARGE
+    return is_reference(tensor) or (static_size(tensor.dims) or 0) > _LARGE
 
 
 def _as_input(name: str, tensor: onnx.TensorProto) -> onnx.ValueInfoProto:

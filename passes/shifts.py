@@ -80,17 +80,18 @@ def _per_player(by_position: FloatArray, cut: Cut, group: ChannelGroup) -> Float
 def response(graph: Graph, node_id: str) -> FloatArray:
     """What each output channel gains per unit of each input channel, float64[outputs, width]."""
     node = graph.nodes[node_id]
-    kernel = np.asarray(stored_value(graph, node.input[1]), np.float64)
+    stored = np.asarray(stored_value(graph, node.input[1]))
     if node.op_type == "Conv":
-        return _conv_response(kernel, int(attribute(node, "group", 1)))
+        return _conv_response(stored, int(attribute(node, "group", 1)))
+    kernel = stored.astype(np.float64)
     if node.op_type == "Gemm":
         scale = float(attribute(node, "alpha", 1.0))
         return scale * (kernel if attribute(node, "transB", 0) else kernel.T)
     return kernel.T
 
 
-def _conv_response(kernel: FloatArray, groups: int) -> FloatArray:
-    per_group = kernel.reshape(*kernel.shape[:2], -1).sum(axis=2)
+def _conv_response(kernel: Array, groups: int) -> FloatArray:
+    per_group = kernel.reshape(*kernel.shape[:2], -1).sum(axis=2, dtype=np.float64)
     outputs, width = per_group.shape
     full = np.zeros((groups, outputs // groups, groups, width))
     for number, block in enumerate(np.split(per_group, groups)):

@@ -58,16 +58,6 @@ def check_parts(model: onnx.ModelProto) -> None:
     _require_none(_recursion(model))
 
 
-def check_values(tensors: Iterable[onnx.TensorProto]) -> None:
-    """Whether the values of stored tensors fill their shapes.
-
-    Raises:
-        ModelError: One has more or fewer.
-    """
-    for tensor in tensors:
-        _require_none(_values(tensor))
-
-
 def check_shapes(model: onnx.ModelProto) -> None:
     """Whether shapes and types of all tensors fit the operators that read and make them.
 

@@ -17,19 +17,21 @@ FOLDERS = {"": ROOT / PACKAGE, "passes": ROOT / "passes", "calib_data": ROOT / "
 RANKS = (
     # what everybody speaks
     "onnx_shapprune types errors calib_data passes",
+    # where the bytes of a model are
+    "wire passes.weights",
     # alone with their subject
     "settings",
-    "files images metrics progress command passes.shapes passes.functions passes.rules.effects "
-    "estimators.base estimators.budget",
+    "files weight_files images metrics progress command passes.shapes passes.functions "
+    "passes.rules.effects estimators.base estimators.budget",
     "passes.validity",
-    "calibration model_io groups_file passes.graph "
+    "calibration model_io groups_file passes.graph passes.outputs "
     "estimators.exact estimators.leave_one_out estimators.permutation estimators.baselines",
     # one thing done to a model or a game
     "passes.folding",
     "passes.stored",
     "passes.averages passes.shifts",
     "runtime cost estimators passes.partition passes.masking "
-    "passes.removal passes.outputs passes.suffix passes.inner passes.rules.constants",
+    "passes.removal passes.suffix passes.inner passes.rules.constants",
     "passes.wishes",
     # the rules, from their tools to their register
     "passes.rules.site",

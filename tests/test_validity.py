@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 import models
 from onnx_shapprune.errors import ModelError
 from onnx_shapprune.model_io import load_model
-from onnx_shapprune.passes.validity import check_parts, check_shapes, check_values
+from onnx_shapprune.passes.validity import check_parts, check_shapes
 from zoo import ZOO
 
 Model = onnx.ModelProto
@@ -167,16 +167,6 @@ def test_unusual_parts_are_no_damage(edit: Edit) -> None:
     model = models.sequential()
     edit(model)
     check_parts(model)
-
-
-def test_weights_beside_the_model_are_measured_once_they_are_there() -> None:
-    model = models.sequential()
-    tensor = weight(model)
-    tensor.raw_data = b"short"
-    tensor.data_location = TensorProto.EXTERNAL
-    check_parts(model)
-    with pytest.raises(ModelError, match="has 5 bytes"):
-        check_values([tensor])
 
 
 def test_a_function_may_refer_to_its_attributes() -> None:

@@ -31,7 +31,7 @@ PROBES = (
     *("depthwise_multiplier", "grouped", "flatten_gemm", "channels_last", "reshape_stored_width"),
     *("shared_vectors", "shared_kernel", "matmul_head", "two_outputs", "recorded_shapes"),
     *("initializers_as_inputs", "captured", "softmax_over_channels", "channels_last_mean"),
-    *("inception", "one_shape_also_for_an_input"),
+    *("inception", "one_shape_also_for_an_input", "unknown_operator"),
 )
 
 

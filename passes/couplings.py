@@ -126,6 +126,8 @@ class _Walk:
     def _rule(self, node: onnx.NodeProto, site: Site) -> Rule:
         """The node's rule; numbers that it does not look at stay what they are."""
         op = operator(node)
+        if self.graph.calls_function(node):
+            raise Refused("a function of the model's own, whose opset is not that of the model")
         if op not in RULES and node.domain not in STANDARD_DOMAINS:
             raise Refused(f"no rule for operators of domain '{node.domain}'")
         numeric, tracked = self._number_inputs(node), bool(site.tracked())

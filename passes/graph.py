@@ -74,6 +74,7 @@ class Graph:
         """
         flat = flattened(model)
         self.source, self.model, self._twins = model, flat.model, flat.twins
+        self._functions = {(f.domain, f.name) for f in flat.model.functions}
         model = flat.model
         self._input_shapes = inputs
         self._observed = observed or {}
@@ -134,7 +135,11 @@ class Graph:
     def hides(self, owner: onnx.NodeProto) -> bool:
         """Whether the nodes in a node's bodies, or in the function it calls, are not indexed."""
         is_inner = self.scopes[node_id(owner)] != TOP
-        return is_inner or node_id(owner) in self.closed or owner.domain not in STANDARD_DOMAINS
+        return is_inner or node_id(owner) in self.closed or self.calls_function(owner)
+
+    def calls_function(self, node: onnx.NodeProto) -> bool:
+        """Whether a node calls a function of the model, which could not be written out."""
+        return (node.domain, node.op_type) in self._functions
 
     def _hidden_reads(self, owner: onnx.NodeProto) -> Iterator[str]:
         """Names that bodies read which are not indexed."""

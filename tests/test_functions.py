@@ -101,3 +101,17 @@ def test_a_function_of_another_opset_is_left_alone() -> None:
     found = find_groups(Graph(model)).skipped
     (reason,) = {entry.reason for entry in found if "first" in entry.members}
     assert reason == "its opset is not that of the model"
+
+
+def test_a_function_named_like_a_known_operator_is_none() -> None:
+    """Its body sums neighbours; the rule of the operator would let channels pass."""
+    b = Builder()
+    x = b.conv(b.input("N", 3, 6, 6), (3, 4))
+    y = b.conv(b.add("QuickGelu", x, domain="com.microsoft"), (4, 3))
+    body = [helper.make_node("LRN", ["a"], ["b"], size=3)]
+    opset = [helper.make_opsetid("", 16)]
+    function = helper.make_function("com.microsoft", "QuickGelu", ["a"], ["b"], body, opset)
+    found = find_groups(Graph(b.build(y, functions=[function])))
+    assert not found.groups
+    reasons = {entry.reason for entry in found.skipped if "Conv_0" in entry.members}
+    assert reasons == {"a function of the model's own, whose opset is not that of the model"}

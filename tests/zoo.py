@@ -1097,6 +1097,16 @@ def fused_operators() -> Model:
 # --- operators that no rule knows ------------------------------------------------------
 
 
+@net(5, 4, skipped=("Trilu",))
+def unknown_operator() -> Model:
+    """It zeroes by position, here of the channels too."""
+    b = Builder()
+    x = b.conv(b.block(b.input("N", 3, 6, 6), (3, 5)), (5, 6))
+    x = b.add("Trilu", b.add("Transpose", x, perm=[0, 2, 1, 3]))
+    x = b.add("Transpose", x, perm=[0, 2, 1, 3])
+    return b.build(b.head(b.block(x, (6, 4)), (4, 3)))
+
+
 @net(5, 4, skipped=("Softmax",))
 def softmax_over_channels() -> Model:
     """A Softmax mixes all channels: they stay, those before and behind don't."""

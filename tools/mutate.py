@@ -31,7 +31,7 @@ PROBES = (
     *("depthwise_multiplier", "grouped", "flatten_gemm", "channels_last", "reshape_stored_width"),
     *("shared_vectors", "shared_kernel", "matmul_head", "two_outputs", "recorded_shapes"),
     *("initializers_as_inputs", "captured", "softmax_over_channels", "channels_last_mean"),
-    *("inception", "one_shape_also_for_an_input"),
+    *("inception", "one_shape_also_for_an_input", "unknown_operator"),
 )
 
 
@@ -144,8 +144,8 @@ MUTATIONS = (
     mutation(
         "offsets of Concat ignored",
         "passes/rules/layout.py",
-        "for i in site.inputs]",
-        "for i in reversed(site.inputs)]",
+        "for i in operands]",
+        "for i in reversed(operands)]",
         quick=True,
     ),
     mutation(
@@ -179,13 +179,13 @@ MUTATIONS = (
         (
             (
                 "passes/rules/normalisation.py",
-                "    site.emit(1, track.ids)",
-                "    site.read(0)\n    site.emit(1, track.ids)",
+                "    for index in vectors:\n",
+                "    site.read(0)\n    for index in vectors:\n",
             ),
             (
                 "passes/rules/linear.py",
-                "    site.slice(1, 1, first)\n    site.read(0)",
-                "    site.slice(1, 1, first)",
+                "_tied_groups(site, track, groups))\n            site.read(0)",
+                "_tied_groups(site, track, groups))",
             ),
         ),
         quick=True,
@@ -236,7 +236,7 @@ MUTATIONS = (
     ),
     mutation(
         "dropped axes not counted",
-        "passes/rules/spatial.py",
+        "passes/rules/along.py",
         "sum(axis < track.axis for axis in axes)",
         "0",
     ),

@@ -279,13 +279,10 @@ def keep(found: Sequence[Outcome], folder: Path) -> None:
 def summary(found: Sequence[Outcome]) -> str:
     """Counts, what holds the convolutions that can't be cut, and the kinds of failures."""
     ran = [outcome for outcome in found if outcome.runs]
-    every = sum(outcome.convolutions for outcome in ran)
-    cut = sum(outcome.cut for outcome in ran)
     failed = [outcome for outcome in ran if outcome.failure]
     lines = [
-        f"{len(found)} graphs, {len(found) - len(ran)} discarded, {len(failed)} failed, "
-        f"{sum(outcome.nodes for outcome in ran) / max(len(ran), 1):.0f} nodes on average",
-        f"{cut} of {every} convolutions cut: {cut / max(every, 1):.1%}",
+        "{graphs} graphs, {discarded} discarded, {failed} failed, {nodes:.0f} nodes on average\n"
+        "{cut} of {convolutions} convolutions cut: {share_cut:.1%}".format(**figures(found))
     ]
     holds = Counter((op, _plain(reason)) for outcome in ran for op, reason in outcome.locks)
     lines += [f"{count:6} × {op}: {reason}" for (op, reason), count in holds.most_common(20)]
@@ -293,6 +290,35 @@ def summary(found: Sequence[Outcome]) -> str:
         numbers = [outcome.graph for outcome in failed if outcome.kind == kind]
         lines.append(f"FAILED {count} × {kind}: {sorted(numbers)[:8]}")
     return "\n".join(lines)
+
+
+def figures(found: Sequence[Outcome]) -> dict[str, Any]:
+    """The few numbers that matter."""
+    ran = [outcome for outcome in found if outcome.runs]
+    every = sum(outcome.convolutions for outcome in ran)
+    cut = sum(outcome.cut for outcome in ran)
+    return {
+        "graphs": len(found),
+        "discarded": len(found) - len(ran),
+        "failed": sum(bool(outcome.failure) for outcome in ran),
+        "convolutions": every,
+        "cut": cut,
+        "share_cut": round(cut / max(every, 1), 4),
+        "nodes": round(sum(outcome.nodes for outcome in ran) / max(len(ran), 1), 1),
+    }
+
+
+def write(path: Path, numbers: range, found: Sequence[Outcome]) -> None:
+    """Everything as JSON."""
+    from onnx_shapprune.report import versions
+
+    data = {
+        "seed": numbers.start,
+        "summary": figures(found),
+        "graphs": [asdict(outcome) for outcome in found],
+        "versions": versions(),
+    }
+    path.write_text(json.dumps(data, indent=1) + "\n")
 
 
 def _plain(reason: str) -> str:
@@ -354,7 +380,7 @@ def main() -> int:
     found.sort(key=lambda outcome: outcome.graph)
     print(summary(found), flush=True)
     if given.json:
-        given.json.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n")
+        write(given.json, numbers, found)
     failed = [outcome for outcome in found if outcome.failure]
     if given.keep is not None:
         keep(failed, given.keep)

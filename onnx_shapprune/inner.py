@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from .errors import ModelError
-from .passes.graph import TOP, Graph, inner_convolutions, node_id
+from .passes.graph import TOP, Graph, convolutions
 from .passes.inner import inner_model
 from .passes.outputs import declare_inputs
 from .runtime import Provider, Session
@@ -24,17 +24,14 @@ _NOT_VERIFIABLE = "its body does not run by itself on these samples: nothing cou
 
 
 def unverifiable(graph: Graph, feeds: Mapping[str, Array], provider: Provider) -> dict[str, str]:
-    """Nodes with a body that convolves and can't be run by itself, each with the reason."""
+    """Bodies that convolve and can't be run by themselves, each with the reason."""
+    inner = (scope for scope in graph.bodies if scope != TOP)
     found = {}
-    for node in graph.model.graph.node:
-        ident = node_id(node)
-        scopes = [scope for scope in graph.bodies if scope.rpartition(".")[0] == ident]
-        if scopes and inner_convolutions(graph.model, node):
-            try:
-                for scope in scopes:
-                    run_body(graph, graph.model, scope, feeds, provider)
-            except ModelError:
-                found[ident] = _NOT_VERIFIABLE
+    for scope in (scope for scope in inner if any(convolutions(graph.bodies[scope].node))):
+        try:
+            run_body(graph, graph.model, scope, feeds, provider)
+        except ModelError:
+            found[scope] = _NOT_VERIFIABLE
     return found
 
 

@@ -15,7 +15,7 @@ from .errors import OptionError
 from .model_io import Model
 from .passes.averages import approximated
 from .passes.couplings import find_groups
-from .passes.graph import STANDARD_DOMAINS, Graph, inner_convolutions, label, node_id
+from .passes.graph import STANDARD_DOMAINS, Graph, convolutions, label, node_id
 from .passes.shapes import bound_shape
 from .report import SCHEMA_VERSION, versions
 from .types import (
@@ -228,8 +228,8 @@ def _is_convolution(node: onnx.NodeProto) -> bool:
 
 
 def _convolutions(graph: Graph, layers: tuple[LayerInfo, ...]) -> ConvolutionsInfo:
-    hidden = (node for node in graph.nodes.values() if graph.hides(node))
-    inner = sum(len(inner_convolutions(graph.model, node)) for node in hidden)
+    hidden = (nodes for node in graph.nodes.values() for _, nodes in graph.hidden(node))
+    inner = sum(len(list(convolutions(nodes))) for nodes in hidden)
     every = [layer for layer in layers if "Conv" in layer.op_type]
     macs = [layer.macs for layer in every if layer.groups]
     known = [count for count in macs if count is not None]

@@ -15,7 +15,7 @@ import onnx
 from onnx_shapprune.errors import OptionError
 from onnx_shapprune.types import NO_WISHES, Coupling, IntArray, Slot, Wishes
 
-from .graph import STANDARD_DOMAINS, TOP, Graph, inner_convolutions, label, node_id
+from .graph import STANDARD_DOMAINS, TOP, Graph, convolutions, label, node_id
 from .partition import Partition, Walked
 from .rules import NUMBER_READERS, NUMBER_RULES, PRODUCERS, RULES
 from .rules.effects import Effects, Number, Refused
@@ -99,11 +99,8 @@ class _Walk:
 
     def _skip_bodies(self, node: onnx.NodeProto) -> None:
         """Say why the convolutions in a node's bodies are left alone, where they are."""
-        inner = inner_convolutions(self.graph.model, node) if self.graph.hides(node) else []
-        if inner:
-            nested = self.graph.scopes[node_id(node)] != TOP and "it is itself in a body"
-            reason = self.graph.closed.get(node_id(node)) or nested
-            self.walked.skip(node, reason or "its opset is not that of the model", inner)
+        for reason, nodes in self.graph.hidden(node):
+            self.walked.skip(node, reason, list(convolutions(nodes)))
 
     def _site(self, node: onnx.NodeProto) -> Site:
         return Site(

@@ -45,6 +45,8 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     return default
 
 
+Nodes = Iterable[onnx.NodeProto]
+
 TOP = ""
 """Scope of the nodes that are in no body."""
 
@@ -70,7 +72,8 @@ class Graph:
             model: Any model.
             inputs: Shapes to assume for graph inputs.
             observed: Shapes known from running it, for tensors that inference can't tell.
-            closed: Nodes whose bodies are to be looked at from outside only, with reasons.
+            closed: Bodies that are to be looked at from outside only, with reasons; a node
+                stands for all of its bodies.
         """
         flat = flattened(model)
         self.source, self.model, self._twins = model, flat.model, flat.twins
@@ -104,8 +107,8 @@ class Graph:
 
     def _index_bodies(self, owner: onnx.NodeProto) -> None:
         for name, body in bodies(owner):
-            if node_id(owner) not in self.closed:
-                scope = f"{node_id(owner)}.{name}"
+            scope = f"{node_id(owner)}.{name}"
+            if self.closed.keys().isdisjoint((node_id(owner), scope)):
                 self.bodies[scope] = body
                 for node in body.node:
                     self._index(node, scope)
@@ -132,18 +135,29 @@ class Graph:
         read = (name for name, slots in self.readers.items() if self._crosses(name, slots))
         return frozenset((*hidden, *trained, *read))
 
-    def hides(self, owner: onnx.NodeProto) -> bool:
-        """Whether the nodes in a node's bodies, or in the function it calls, are not indexed."""
+    def hidden(self, owner: onnx.NodeProto) -> Iterator[tuple[str, Nodes]]:
+        """Nodes in a node's bodies, or in the function it calls, that are not indexed, and why."""
+        yield from ((reason, body.node) for reason, body in self._closed_bodies(owner))
+        for function in self.model.functions if self.calls_function(owner) else ():
+            if (function.domain, function.name) == (owner.domain, owner.op_type):
+                yield "its opset is not that of the model", function.node
+
+    def _closed_bodies(self, owner: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
         is_inner = self.scopes[node_id(owner)] != TOP
-        return is_inner or node_id(owner) in self.closed or self.calls_function(owner)
+        for name, body in bodies(owner):
+            single = self.closed.get(f"{node_id(owner)}.{name}")
+            reason = self.closed.get(node_id(owner)) or single
+            if is_inner or reason:
+                yield reason or "it is itself in a body", body
 
     def calls_function(self, node: onnx.NodeProto) -> bool:
         """Whether a node calls a function of the model, which could not be written out."""
         return (node.domain, node.op_type) in self._functions
 
     def _hidden_reads(self, owner: onnx.NodeProto) -> Iterator[str]:
-        """Names that bodies read which are not indexed."""
-        return body_names(owner) if self.hides(owner) else iter(())
+        """Names that bodies read or return which are not indexed."""
+        for _, body in self._closed_bodies(owner):
+            yield from _read_names(body)
 
     def _crosses(self, name: str, slots: Iterable[Slot]) -> bool:
         made = name in self.producers and self.constant_root(name) is None
@@ -345,14 +359,10 @@ def _made_inside(node: onnx.NodeProto) -> Iterator[str]:
             yield from _made_inside(inner)
 
 
-def inner_convolutions(model: onnx.ModelProto, node: onnx.NodeProto) -> list[str]:
-    """Labels of the convolutions inside a node's bodies or the local function it calls."""
-    inside = [list(body.node) for _, body in bodies(node)]
-    inside += [
-        list(f.node) for f in model.functions if (f.domain, f.name) == (node.domain, node.op_type)
-    ]
-    found: list[str] = []
-    for inner in (n for part in inside for n in part):
-        found += [label(inner)] if "Conv" in inner.op_type else []
-        found += inner_convolutions(model, inner)
-    return found
+def convolutions(nodes: Nodes) -> Iterator[str]:
+    """Labels of the convolutions among nodes and in their bodies."""
+    for node in nodes:
+        if "Conv" in node.op_type:
+            yield label(node)
+        for _, body in bodies(node):
+            yield from convolutions(body.node)

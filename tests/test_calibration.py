@@ -930,3 +930,12 @@ def test_errors_are_the_package_s_own() -> None:
     """A command line that catches the base catches these."""
     assert issubclass(DataError, ShapPruneError)
     assert issubclass(OptionError, ShapPruneError)
+
+
+def test_random_samples_that_no_memory_holds() -> None:
+    """Said before anything is drawn."""
+    inputs = (spec("x", "N", 2**40, 2**40),)
+    with pytest.raises(DataError, match="4 samples are too large") as caught:
+        load_calibration("random:4", inputs)
+    assert "'x' (N, 1099511627776, 1099511627776)" in str(caught.value)
+    assert caught.value.hint == "check the model's input; no memory holds them"

@@ -36,7 +36,7 @@ LRN = "each channel is normalised by its neighbours"
 SLIDES = "channels run along axis 3, it expects axis 1"
 SINGLE = "it drops the channel axis"
 TOGETHER = "its channels can only leave all together"
-UNNEEDED = real_models.UNNEEDED.reason
+UNNEEDED = judging.UNNEEDED.reason
 SHUFFLENET = reached(33, TOGETHER, UNNEEDED, of=49)
 
 EXPECTED = {

@@ -118,8 +118,7 @@ class Partition:
 
     def groups_of(self, ids: IntArray) -> list[int]:
         """Numbers of the groups that atoms are in, ascending; none for those that stay."""
-        numbers = np.unique(self._group[ids])
-        return [int(n) for n in numbers if n != NOBODY]
+        return sorted(set(self._group[ids].tolist()) - {NOBODY})
 
     def players(self, group: int) -> int:
         """Number of players of a group."""

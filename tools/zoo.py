@@ -456,11 +456,12 @@ def main() -> None:
     parser.add_argument("--allow", choices=["approximate"], help="as the option of prune")
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
+    zoo = [name for name, net in NETS.items() if not net.is_large]
     unknown = sorted({*given.names} - NETS.keys())
     if unknown:
         parser.error(f"there is no net {unknown[0]!r}; there are {', '.join(NETS)}")
     rows, peers = [], []
-    for name in given.names or (QUICK if given.quick else NETS):
+    for name in given.names or (QUICK if given.quick else zoo):
         for exporter, batchnorm in VARIANTS:
             approximate = given.allow is not None
             rows.append(examine(name, exporter, batchnorm, approximate=approximate))

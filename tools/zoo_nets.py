@@ -32,24 +32,33 @@ INPUT, OUTPUT = "image", "output"
 
 @dataclass(frozen=True)
 class Net:
-    """One net: ``last`` are the modules whose channels are the model's outputs."""
+    """One net: ``last`` are the modules whose channels are the model's outputs.
+
+    ``is_large``: of its real size, to take times with; it is none of the seventeen.
+    """
 
     title: str
     build: Callable[[], nn.Module]
     shape: tuple[int, ...]
     last: tuple[str, ...]
+    is_large: bool = False
 
 
 NETS: dict[str, Net] = {}
 
 
 def net(
-    name: str, title: str, shape: tuple[int, ...] = (3, 32, 32), last: tuple[str, ...] = ("head",)
+    name: str,
+    title: str,
+    shape: tuple[int, ...] = (3, 32, 32),
+    last: tuple[str, ...] = ("head",),
+    *,
+    is_large: bool = False,
 ) -> Callable[[Callable[[], nn.Module]], Callable[[], nn.Module]]:
     """Register a net."""
 
     def register(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-        NETS[name] = Net(title, build, shape, last)
+        NETS[name] = Net(title, build, shape, last, is_large)
         return build
 
     return register
@@ -163,13 +172,22 @@ def stages(
             inputs = width
 
 
+def basic_block(inputs: int, outputs: int, stride: int) -> nn.Module:
+    body = [conv_bn(inputs, outputs, 3, stride), conv_bn(outputs, outputs, act=None)]
+    return Residual(nn.Sequential(*body), inputs, outputs, stride)
+
+
 @net("resnet-basic", "ResNet, basic blocks")
 def resnet_basic() -> nn.Module:
-    def block(inputs: int, outputs: int, stride: int) -> nn.Module:
-        body = [conv_bn(inputs, outputs, 3, stride), conv_bn(outputs, outputs, act=None)]
-        return Residual(nn.Sequential(*body), inputs, outputs, stride)
+    blocks = stages(basic_block, 16, (16, 32, 48, 64), 2)
+    return Pooled(nn.Sequential(conv_bn(3, 16), *blocks), 64)
 
-    return Pooled(nn.Sequential(conv_bn(3, 16), *stages(block, 16, (16, 32, 48, 64), 2)), 64)
+
+@net("resnet-18", "ResNet-18", shape=(3, 224, 224), is_large=True)
+def resnet_18() -> nn.Module:
+    stem = nn.Sequential(conv_bn(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1))
+    blocks = stages(basic_block, 64, (64, 128, 256, 512), 2)
+    return Pooled(nn.Sequential(stem, *blocks), 512, 1000)
 
 
 @net("resnet-bottleneck", "ResNet, bottlenecks")

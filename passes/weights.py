@@ -40,7 +40,7 @@ _BITS: dict[int, int] = {
 _PACKED = frozenset(_BITS)
 _VALUES = (
     *("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data"),
-    *("uint64_data", "external_data", "data_location"),
+    *("uint64_data", "external_data"),
 )
 
 
@@ -209,6 +209,8 @@ def _bits(kind: int) -> int:
 def _clear(tensor: onnx.TensorProto) -> None:
     for name in _VALUES:
         tensor.ClearField(name)
+    if is_reference(tensor):
+        tensor.ClearField("data_location")
 
 
 # --- models without their weights

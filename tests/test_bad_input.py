@@ -918,7 +918,7 @@ ENVIRONMENTS: list[tuple[str, Setup, str, str, str]] = [
     ),
     (
         "a full disk",
-        fails("pathlib.Path.write_bytes", errno.ENOSPC),
+        fails("onnx_shapprune.model_io.write_whole", errno.ENOSPC),
         f"{PRUNE} {DATA}",
         "can't write 'out.onnx': No space left on device",
         FULL,

@@ -39,7 +39,7 @@ from judging import (
 )
 from onnx_shapprune.bench import Bench
 from onnx_shapprune.errors import NothingToPrune, TargetUnreachable
-from onnx_shapprune.model_io import Model, load_model
+from onnx_shapprune.model_io import Model, load_model, with_weights
 from onnx_shapprune.pipeline import Result, open_bench, prune
 from onnx_shapprune.report import GroupReport, versions
 from onnx_shapprune.scoring import Scoring
@@ -145,7 +145,8 @@ def share(left: int, full: int) -> float:
 
 
 def runs(model: Model, bench: Bench, result: Result) -> str:
-    original, pruned = (m.SerializeToString() for m in (model.proto, result.model))
+    original = with_weights(model.proto).SerializeToString()
+    pruned = result.model.SerializeToString()
     return what_runs(original, pruned, bench.batches[:1])
 
 

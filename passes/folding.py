@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ def _evaluated(graph: Graph, nodes: list[onnx.NodeProto], tensor: str) -> Array 
     try:
         model, old = _model(graph, nodes, tensor), graph.opset < _REFERENCE_HAS_DEQUANTIZE
         evaluator = ReferenceEvaluator(model, new_ops=_older_operators() if old else None)
-        values: Any = evaluator.run([tensor], {})
+        with warnings.catch_warnings(action="ignore"):  # values may be odd, that is no news here
+            values: Any = evaluator.run([tensor], {})
     except Exception:  # the reference has gaps; then the value stays unknown
         return None
     value: Array = values[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,16 @@ def test_it_ends_as_it_may(number: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", FOUND)
 def test_what_was_found(what: str, tmp_path: Path) -> None:
     require_an_end(*FOUND[what], tmp_path)
+
+
+@pytest.mark.parametrize("number", [506, 917])
+def test_odd_constants_are_folded_without_a_word(number: int, tmp_path: Path) -> None:
+    """NaN and complex numbers, in nets that compute everything from constants."""
+    corrupt.make_case(number, 0).write(tmp_path)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        found = CliRunner().invoke(cli, ["inspect", "model.onnx"])
+    assert (found.exit_code, [str(warning.message) for warning in heard]) == (0, [])
 
 
 def require_an_end(seed: int, number: int, folder: Path) -> None:

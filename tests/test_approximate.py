@@ -178,6 +178,19 @@ def _(b: Builder, x: str) -> str:
     return affine(b, decomposed(b, x, [1, 2, 3], product), WIDE, 1, 1)
 
 
+@form("ReduceMean twice, its spread scaled first", opset=13)
+def _(b: Builder, x: str) -> str:
+    def step(b: Builder, x: str) -> str:
+        mean = reduce_mean(b, x, [-1])
+        variance = reduce_mean(b, power(b, b.add("Sub", x, mean)), [-1])
+        spread = b.add("Sqrt", b.add("Add", variance, b.store(np.float32(1e-3))))
+        scale = b.add("Mul", b.add("Reciprocal", spread), b.uniform(WIDE))
+        shift = b.add("Sub", b.normal(WIDE), b.add("Mul", mean, scale))
+        return b.add("Add", b.add("Mul", x, scale), shift)
+
+    return last(b, x, step)
+
+
 @form("ReduceMean of groups with the channels last", players=6, opset=13)
 def _(b: Builder, x: str) -> str:
     def step(b: Builder, x: str) -> str:

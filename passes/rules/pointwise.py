@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from onnx_shapprune.types import IntArray
 
 from .effects import Refused
-from .registry import rule
+from .registry import PRODUCERS, rule
 from .site import Site
 
 UNARY = [
@@ -116,7 +116,10 @@ def broadcast(site: Site) -> None:
     """Channels that meet leave together; per-channel constants shrink with them."""
     if site.opset < 7:
         raise Refused("broadcasting before opset 7 follows other rules")
-    _meet(site, site.inputs)
+    if site.tracked():
+        _meet(site, site.inputs)
+    else:
+        _spread_constant(site)
 
 
 @rule("com.microsoft.QLinearAdd", "com.microsoft.QLinearMul")
@@ -142,6 +145,29 @@ def _meet(site: Site, operands: Sequence[int]) -> None:
     for index in operands:
         join(site, index, axis - rank + len(site.shape(index)), ids)
     site.emit(axis, ids)
+
+
+PRODUCERS.add("Mul")
+
+
+def _spread_constant(site: Site) -> None:
+    """Channels that come from a constant: exporters scale a spread before the values by it.
+
+    That matters where the spread is one over channels, and nowhere else.
+    """
+    if not site.approximate:
+        return
+    stored = [index for index in site.inputs if site.is_constant(index)]
+    if len(stored) != 1:
+        return
+    index = stored[0]
+    constant, other = site.weight_shape(index), site.shape(1 - index)
+    places = range(-len(constant), 0) if len(constant) <= len(other) else ()
+    spread = [p for p in places if constant[p] != 1 == other[p]]
+    if len(spread) == 1 and not site.is_integer(index):
+        ids = site.produce(constant[spread[0]])
+        site.slice(index, spread[0] + len(constant), ids)
+        site.emit(spread[0] + len(other), ids)
 
 
 def join(site: Site, index: int, axis: int, ids: IntArray) -> None:

@@ -33,6 +33,9 @@ TOLERANCE = {"bfloat16": 5e-2, "float16": 2e-2, "float32": 1e-4, "float64": 1e-9
 _STEP_TOLERANCE = 5e-2
 """Behind a rounding to 8 bits: where it tips over, values are some steps of the scale apart."""
 
+_OPTIMISED_DOUBLE = 1e-6
+"""ONNX Runtime's optimiser keeps factors that it fuses in single precision."""
+
 _PROBE_SAMPLES = 4
 _MAX_FLIPS = 0.01
 _LEAST_CHANNEL = 1 / 16
@@ -331,11 +334,12 @@ def _tolerances(graph: Graph, optimised: bool) -> dict[str, float]:
     """Per tensor, the tolerance of the coarsest type among all it is computed from."""
     found: dict[str, float] = {}
     for node in graph.nodes.values():
-        sources = (found.get(name, _own_tolerance(graph, name)) for name in node.input if name)
+        own = {n: _own_tolerance(graph, n, optimised) for n in (*node.input, *node.output) if n}
+        sources = (found.get(name, own[name]) for name in node.input if name)
         rounds = _STEP_TOLERANCE if _rounds(node, optimised) else 0.0
         inherited = max((rounds, *sources))
-        for name in node.output:
-            found[name] = max(inherited, _own_tolerance(graph, name))
+        for name in filter(None, node.output):
+            found[name] = max(inherited, own[name])
     return found
 
 
@@ -346,8 +350,10 @@ def _rounds(node: onnx.NodeProto, optimised: bool) -> bool:
     )
 
 
-def _own_tolerance(graph: Graph, name: str) -> float:
+def _own_tolerance(graph: Graph, name: str, optimised: bool) -> float:
     kind = graph.elem_type(name)
+    if optimised and kind == onnx.TensorProto.DOUBLE:
+        return _OPTIMISED_DOUBLE
     return TOLERANCE.get(onnx.helper.tensor_dtype_to_np_dtype(kind).name, 0.0) if kind else 0.0
 
 

@@ -15,10 +15,12 @@ from .errors import ModelError
 from .files import atomic_file, claim, output_errors, replace
 from .passes.shapes import value_info_shape
 from .passes.weights import (
+    byte_size,
     detached,
     files,
     holds_much,
     in_memory,
+    is_large,
     is_reference,
     weights,
     without_weights,
@@ -172,6 +174,7 @@ def _require_known_versions(proto: onnx.ModelProto) -> None:
 
 def _checked(model: Model) -> Model:
     _require_known_versions(model.proto)
+    _require_whole(model.proto)
     try:
         onnx.checker.check_model(without_weights(model.proto))
     except Exception as error:  # the checker raises ValidationError, RuntimeError, …
@@ -179,6 +182,18 @@ def _checked(model: Model) -> Model:
             f"the model is invalid: {_first_line(error)}", "export it again"
         ) from error
     return model
+
+
+def _require_whole(proto: onnx.ModelProto) -> None:
+    """Large tensors have as many bytes as their shapes say: the checker won't see them."""
+    for name, tensor in weights(proto):
+        needed = byte_size(tensor)
+        if is_large(needed) and tensor.HasField("raw_data") and len(tensor.raw_data) != needed:
+            raise ModelError(
+                f"the model is invalid: '{name}' has {len(tensor.raw_data)} bytes, "
+                f"not the {needed} of its shape and type",
+                "export it again",
+            )
 
 
 def _first_line(error: Exception) -> str:

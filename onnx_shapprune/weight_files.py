@@ -204,8 +204,11 @@ def write_whole(model: onnx.ModelProto, path: Path) -> None:
     Raises:
         OSError, EncodeError: It can't be written, or is too large for one file.
     """
+    if not _is_apart(model):
+        path.write_bytes(model.SerializeToString())
+        return
     with path.open("wb") as file:
-        write(_pieces(model) if _is_apart(model) else [model.SerializeToString()], file)
+        write(_pieces(model), file)
 
 
 def write_pair(model: onnx.ModelProto, path: Path, data: Path) -> None:

@@ -252,6 +252,18 @@ def test_every_truncation_of_a_heavy_file_is_noticed() -> None:
             load_model("part.onnx")
 
 
+@pytest.mark.parametrize("in_file", [False, True])
+@pytest.mark.parametrize("size", [3, 10**8])
+def test_values_that_do_not_fill_their_shape(size: int, in_file: bool) -> None:
+    proto = models.sequential()
+    by_name(proto)["conv2.w"].dims[3] = size + 1
+    source = models.save(proto, Path("wrong.onnx")) if in_file else proto
+    with pytest.raises(
+        ModelError, match=r"the model is invalid: the tensor 'conv2\.w' has \d+ bytes"
+    ):
+        load_model(source)
+
+
 # --- bytes -----------------------------------------------------------------------------------
 
 

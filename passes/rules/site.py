@@ -108,7 +108,7 @@ class Site:
         if shape is None:
             raise Refused(f"the rank of its input '{name}' is not known")
         track = self.track(index)
-        if track is not None and shape[track.axis : track.axis + 1] not in _possible(track):
+        if track is not None and not _is_possible(shape, track):
             raise Refused(f"the recorded shape of its input '{name}' is wrong")
         return shape
 
@@ -317,9 +317,12 @@ def require_width(count: int) -> None:
         raise Refused(f"it makes {count} channels")
 
 
-def _possible(track: Track) -> tuple[Shape, ...]:
-    """What a shape may have along the axis of a track: its width, or what is not known."""
-    return ((len(track.ids),), (None,))
+def _is_possible(shape: Shape, track: Track) -> bool:
+    """Whether a tensor of this shape can have these atoms."""
+    if track.axis >= len(shape):
+        return False
+    size = shape[track.axis]
+    return bool(track.parts) or not isinstance(size, int) or size == len(track.ids)
 
 
 def known(entry: Entry) -> Number:

@@ -78,7 +78,7 @@ class Bench:
         stays the same is the size.
         """
         shapes = self._input_shapes(batch=None)
-        graph = Graph(self.model.proto, shapes)
+        graph = Graph(self.model.proto, shapes, {})
         unknown = graph.open_tensors()
         observed = self._common_sizes(graph.model, unknown) if unknown else {}
         if unknown:

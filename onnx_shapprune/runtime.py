@@ -101,12 +101,22 @@ class Session:
         """
         if weighs_much(model):
             _give_back()
-        options = _options(optimised, threads)
-        frame, self._apart = _frame(model, options)  # read by ONNX Runtime as long as it lives
-        self._session = _build(with_outputs(frame, inner) if inner else frame, options, provider)
+        try:
+            self._open(model, provider, inner, _options(optimised, threads))
+        except ModelError:
+            if not (inner and optimised):
+                raise
+            # its optimiser may drop a tensor although it is asked for
+            self._open(model, provider, inner, _options(False, threads))
         if provider == "cuda" and _CUDA not in self._session.get_providers():
             raise ProviderError("ONNX Runtime fell back from CUDA to the CPU", _CUDA_HINT)
         self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
+
+    def _open(
+        self, model: onnx.ModelProto, provider: Provider, inner: Sequence[str], options: Any
+    ) -> None:
+        frame, self._apart = _frame(model, options)  # read by ONNX Runtime as long as it lives
+        self._session = _build(with_outputs(frame, inner) if inner else frame, options, provider)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
         """Outputs (all of them if none are named) for one feed.
@@ -148,7 +158,8 @@ def _give_back() -> None:
 def _build(model: onnx.ModelProto, options: Any, provider: Provider) -> Any:
     providers = [_CUDA, _CPU] if provider == "cuda" else [_CPU]
     try:
-        return ort.InferenceSession(bytes(model.SerializeToString()), options, providers=providers)
+        content = bytes(model.SerializeToString())
+        return ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except Exception as error:  # its exceptions have no common base
         raise ModelError(
             f"ONNX Runtime {ort.__version__} can't load the model: {_first_line(error)}",

@@ -71,7 +71,8 @@ class Graph:
         Args:
             model: Any model.
             inputs: Shapes to assume for graph inputs.
-            observed: Shapes known from running it, for tensors that inference can't tell.
+            observed: Shapes known from running it, for tensors that inference can't tell. Where
+                it was run, inference does not guess what shape arithmetic gives.
             closed: Bodies that are to be looked at from outside only, with reasons; a node
                 stands for all of its bodies.
         """
@@ -80,7 +81,7 @@ class Graph:
         self._functions = {(f.domain, f.name) for f in flat.model.functions}
         model = flat.model
         self._input_shapes = inputs
-        self._observed = observed or {}
+        self._observed = observed
         self.closed: dict[str, str] = {**(closed or {}), **_mixed_up(model.graph)}
         self.bodies: dict[str, onnx.GraphProto] = {TOP: model.graph}
         self.scopes: dict[str, str] = {}
@@ -166,8 +167,9 @@ class Graph:
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
         """What is known of the shape and dtype of every tensor."""
-        found = infer_shapes(self.model, self._input_shapes)
-        for name, shape in self._observed.items():
+        guess = self._observed is None
+        found = infer_shapes(self.model, self._input_shapes, data_prop=guess)
+        for name, shape in (self._observed or {}).items():
             known = found.get(name, TensorInfo(0, None))
             found[name] = TensorInfo(known.elem_type, merged(known.shape, shape))
         return found

@@ -291,12 +291,19 @@ class _Masker:
         del model.opset_import[:]
         model.opset_import.extend(self._source.model.opset_import)
         model.ir_version = max(self._source.model.ir_version, 4)
+        self._list_inputs(model)
         for group in groups:
             ones = np.ones(group.players, np.float32)
             tensor = onnx.numpy_helper.from_array(ones, mask_name(group.name))
             model.graph.initializer.append(tensor)
         restore(model, self._whole)
         return model
+
+    def _list_inputs(self, model: onnx.ModelProto) -> None:
+        """Initializers that are inputs too stay so: ONNX Runtime takes others for constant."""
+        listed = {info.name for info in model.graph.input}
+        stored = {tensor.name for tensor in model.graph.initializer} - listed
+        model.graph.input.extend(i for i in self._source.model.graph.input if i.name in stored)
 
     def _surrounded(self, node: Any) -> list[Any]:
         return [*self._before.get(id(node), ()), node, *self._behind.get(id(node), ())]

@@ -27,7 +27,7 @@ class TensorInfo:
 
 
 def infer_shapes(
-    model: onnx.ModelProto, inputs: Mapping[str, Shape] | None = None
+    model: onnx.ModelProto, inputs: Mapping[str, Shape] | None = None, *, data_prop: bool = True
 ) -> dict[str, TensorInfo]:
     """Shape and dtype of every tensor that onnx's inference can tell.
 
@@ -35,9 +35,10 @@ def infer_shapes(
         model: Any model; it is not changed and its weights are not copied.
         inputs: Shapes to assume for graph inputs, e.g. those of the calibration data.
             Names that are not graph inputs are ignored.
+        data_prop: Follow values through shape arithmetic, too. That is sometimes wrong.
     """
     skeleton = _skeleton(model, inputs or {})
-    inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+    inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=data_prop)
     known = {info.name: _tensor_info(info) for info in model.graph.value_info}
     for graph in _all_graphs(inferred.graph):
         known |= {info.name: _tensor_info(info) for info in _value_infos(graph)}

@@ -1332,7 +1332,7 @@ def net_of(name: str) -> Model:
 
 def graph_of(model: Model) -> Graph:
     """Index of a model; sizes that inference can't tell come from a run."""
-    names = Graph(model).open_tensors()
+    names = Graph(model, observed={}).open_tensors()
     return Graph(model, observed={n: a.shape for n, a in tensors(model, names, 0).items()})
 
 

@@ -85,8 +85,8 @@ def shape_of(site: Site) -> None:
     track = site.track(0)
     declared = site.declared_shape(0)
     entries: list[Entry] = [None] * len(site.shape(0))
-    for axis, size in enumerate(declared):
-        entries[axis] = Number(size) if isinstance(size, int) else None
+    for axis, (size, found) in enumerate(zip(declared, site.shape(0), strict=False)):
+        entries[axis] = Number(size) if isinstance(size, int) and size == found else None
     if track is not None:
         entries[track.axis] = Width(track.ids)
     site.emit_numbers(entries[site.attribute("start", 0) : site.attribute("end")])

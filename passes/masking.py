@@ -300,7 +300,12 @@ class _Masker:
         return model
 
     def _list_inputs(self, model: onnx.ModelProto) -> None:
-        """Initializers that are inputs too stay so: ONNX Runtime takes others for constant."""
+        """Initializers that are inputs too stay so: ONNX Runtime takes others for constant.
+
+        Before IR version 4 all of them are inputs, and constant.
+        """
+        if self._source.model.ir_version < 4:
+            return
         listed = {info.name for info in model.graph.input}
         stored = {tensor.name for tensor in model.graph.initializer} - listed
         model.graph.input.extend(i for i in self._source.model.graph.input if i.name in stored)

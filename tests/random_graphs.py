@@ -1091,9 +1091,13 @@ def seeded(seed: int, least: int = 20, most: int = 55) -> Model:
 
 
 def runs(model: Model) -> bool:
-    """Whether ONNX Runtime computes the same with its optimisations and without, all finite."""
+    """Whether ONNX Runtime computes the same with its optimisations and without, all finite.
+
+    And whether the shapes are right that onnx's inference, which errs at times, has recorded.
+    """
     feeds = samples(model, 2)
     try:
+        require_recorded(model, feeds)
         onnx.checker.check_model(model, full_check=True)
         plain, optimised = (run(model, feeds, optimised=level) for level in (False, True))
         require_close(optimised, plain, tolerances(model)[1])
@@ -1101,6 +1105,16 @@ def runs(model: Model) -> bool:
         return False
     sizes = [float(np.abs(array).max(initial=0)) for array in plain]
     return bool(np.isfinite(sizes).all() and max(sizes) <= LARGEST)
+
+
+def require_recorded(model: Model, feeds: dict[str, Array]) -> None:
+    """Recorded shapes are those of a run, as far as they are numbers."""
+    recorded = {v.name: v.type.tensor_type.shape.dim for v in model.graph.value_info}
+    arrays = run(model, feeds, list(recorded), optimised=False)
+    for dims, array in zip(recorded.values(), arrays, strict=True):
+        assert len(dims) == array.ndim
+        for dim, size in zip(dims, array.shape, strict=True):
+            assert not dim.HasField("dim_value") or dim.dim_value == size
 
 
 def check(

@@ -1087,17 +1087,35 @@ def seeded(seed: int, least: int = 20, most: int = 55) -> Model:
     """The random net of this number."""
     rng = np.random.default_rng(seed)
     grower = Grower(lambda options: options[int(rng.integers(len(options)))])
-    return grower.grow(int(rng.integers(least, most + 1)))
+    return truly_recorded(grower.grow(int(rng.integers(least, most + 1))))
+
+
+def truly_recorded(model: Model) -> Model:
+    """The net, without recorded shapes where onnx's inference has made wrong ones."""
+    try:
+        wrong = not records_hold(model, samples(model, 2))
+    except Exception:  # it does not run at all; those of ONNX Runtime have no common base
+        return model
+    if wrong:
+        del model.graph.value_info[:]
+    return model
+
+
+def records_hold(model: Model, feeds: dict[str, Array]) -> bool:
+    """Whether recorded shapes are those of a run, as far as they are numbers."""
+    recorded = {v.name: v.type.tensor_type.shape.dim for v in model.graph.value_info}
+    arrays = run(model, feeds, list(recorded), optimised=False)
+    return all(
+        len(dims) == array.ndim
+        and all(dim.dim_value in (0, size) for dim, size in zip(dims, array.shape, strict=True))
+        for dims, array in zip(recorded.values(), arrays, strict=True)
+    )
 
 
 def runs(model: Model) -> bool:
-    """Whether ONNX Runtime computes the same with its optimisations and without, all finite.
-
-    And whether the shapes are right that onnx's inference, which errs at times, has recorded.
-    """
+    """Whether ONNX Runtime computes the same with its optimisations and without, all finite."""
     feeds = samples(model, 2)
     try:
-        require_recorded(model, feeds)
         onnx.checker.check_model(model, full_check=True)
         plain, optimised = (run(model, feeds, optimised=level) for level in (False, True))
         require_close(optimised, plain, tolerances(model)[1])
@@ -1105,16 +1123,6 @@ def runs(model: Model) -> bool:
         return False
     sizes = [float(np.abs(array).max(initial=0)) for array in plain]
     return bool(np.isfinite(sizes).all() and max(sizes) <= LARGEST)
-
-
-def require_recorded(model: Model, feeds: dict[str, Array]) -> None:
-    """Recorded shapes are those of a run, as far as they are numbers."""
-    recorded = {v.name: v.type.tensor_type.shape.dim for v in model.graph.value_info}
-    arrays = run(model, feeds, list(recorded), optimised=False)
-    for dims, array in zip(recorded.values(), arrays, strict=True):
-        assert len(dims) == array.ndim
-        for dim, size in zip(dims, array.shape, strict=True):
-            assert not dim.HasField("dim_value") or dim.dim_value == size
 
 
 def check(

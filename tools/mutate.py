@@ -97,8 +97,8 @@ MUTATIONS = (
     mutation(
         "a BatchNormalization vector in the wrong order",
         "passes/rules/normalisation.py",
-        "site.slice(index, 0, track.ids)",
-        "site.slice(index, 0, np.roll(track.ids, index // 4))",
+        "in vectors:\n        site.slice(index, 0, track.ids)",
+        "in vectors:\n        site.slice(index, 0, np.roll(track.ids, index // 4))",
     ),
     mutation(
         "stride of Flatten forgotten",
@@ -193,14 +193,14 @@ MUTATIONS = (
     mutation(
         "only the first reader masked",
         "passes/masking.py",
-        "for slot in cut.readers:",
-        "for slot in cut.readers[:1]:",
+        "for slot in cut.readers:\n            self._nodes",
+        "for slot in cut.readers[:1]:\n            self._nodes",
     ),
     mutation(
         "shared vectors cut for all their readers",
         "passes/removal.py",
-        "if root not in names.values():",
-        "if True:",
+        "names[key] = self._store_new(root, variants[key].apply(self._constant(root)))",
+        "names[key] = root",
     ),
     mutation(
         "shared kernels cut without asking their other readers",

@@ -19,8 +19,9 @@ from .calibration import batches, fixed_batch
 from .errors import ModelError, VerificationError
 from .inner import cut_bodies, run_body
 from .model_io import Model
+from .passes.bodies import bodies
 from .passes.functions import flattened
-from .passes.graph import TOP, Graph, bodies
+from .passes.graph import TOP, Graph
 from .passes.masking import mask_name, masked_model
 from .passes.removal import remove
 from .passes.weights import weighs_much, without_weights

@@ -5,6 +5,7 @@ repository and is mapped there by pyproject.toml.
 
     weights     values of stored tensors, in memory or left in a file
     validity    what must hold of a file before anything looks at it closely
+    bodies      the bodies of If, Loop and Scan
     shapes      shapes and dtypes of all tensors, without touching the weights
     functions   local functions written out, and folded back
     graph       a read-only index: producers, readers, constants, attributes, bodies

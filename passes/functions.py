@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import onnx
 
+from .bodies import bodies, nested
+
 _TAG = "onnx_shapprune.call"
 """Metadata of nodes that are written out: level, call and place in the function."""
 
@@ -98,7 +100,7 @@ def _write_out_level(
 ) -> list[Call]:
     """Replace every call by the nodes of its function; calls among those are left."""
     calls: list[Call] = []
-    for graph in reversed(list(_graphs(model.graph))):
+    for graph in reversed(list(nested(model.graph))):
         nodes = list(graph.node)
         if not any(_key_called(node) in functions for node in nodes):
             continue
@@ -114,19 +116,6 @@ def _write_out_level(
             calls.append(call)
         _replace_nodes(graph, fresh)
     return calls
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and all bodies in it."""
-    yield graph
-    for node in graph.node:
-        for found in node.attribute:
-            for body in (found.g, *found.graphs) if _holds_bodies(found) else ():
-                yield from _graphs(body)
-
-
-def _holds_bodies(found: onnx.AttributeProto) -> bool:
-    return found.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
 def _replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
@@ -167,12 +156,11 @@ def _rename(node: onnx.NodeProto, rename: Rename) -> None:
     """Give all names of a node, those in its bodies too, another name."""
     node.input[:] = [name and rename(name) for name in node.input]
     node.output[:] = [name and rename(name) for name in node.output]
-    for found in node.attribute:
-        for body in (found.g, *found.graphs) if _holds_bodies(found) else ():
-            for info in (*body.input, *body.output, *body.initializer, *body.value_info):
-                info.name = rename(info.name)
-            for inner in body.node:
-                _rename(inner, rename)
+    for _, body in bodies(node):
+        for info in (*body.input, *body.output, *body.initializer, *body.value_info):
+            info.name = rename(info.name)
+        for inner in body.node:
+            _rename(inner, rename)
 
 
 def _set_attributes(node: onnx.NodeProto, values: Mapping[str, onnx.AttributeProto]) -> None:
@@ -185,10 +173,9 @@ def _set_attributes(node: onnx.NodeProto, values: Mapping[str, onnx.AttributePro
         else:
             found.CopyFrom(value)
             found.name = name
-    for found in node.attribute:
-        for body in (found.g, *found.graphs) if _holds_bodies(found) else ():
-            for inner in body.node:
-                _set_attributes(inner, values)
+    for _, body in bodies(node):
+        for inner in body.node:
+            _set_attributes(inner, values)
 
 
 # --- back -------------------------------------------------------------------------------
@@ -208,7 +195,7 @@ def folded_back(pruned: onnx.ModelProto, flat: Flat, source: onnx.ModelProto) ->
     added = {t.name: t for t in pruned.graph.initializer if t.name not in known}
     library = _Library(source, pruned)
     for level in reversed(range(len(flat.levels))):
-        for graph in _graphs(pruned.graph):
+        for graph in nested(pruned.graph):
             _replace_nodes(graph, _with_calls(graph, flat.levels[level], level, added, library))
     library.store()
     _drop_unread(pruned, added)
@@ -334,7 +321,7 @@ def _copy_attribute(found: onnx.AttributeProto) -> onnx.AttributeProto:
 
 def _drop_unread(model: onnx.ModelProto, added: Iterable[str]) -> None:
     """Constants that functions hold now need not be stored outside."""
-    read = {name for graph in _graphs(model.graph) for node in graph.node for name in node.input}
+    read = {name for graph in nested(model.graph) for node in graph.node for name in node.input}
     for tensor in [t for t in model.graph.initializer if t.name in set(added) - read]:
         model.graph.initializer.remove(tensor)
 

@@ -12,6 +12,7 @@ import onnx
 
 from onnx_shapprune.types import Array, Shape, Slot
 
+from .bodies import bodies
 from .functions import flattened
 from .shapes import TensorInfo, infer_shapes, merged
 from .weights import constant_tensor, is_large, is_stub, stubbed, values
@@ -311,14 +312,6 @@ def _is_dense_constant(node: onnx.NodeProto) -> bool:
     return node.op_type == "Constant" and any(
         a.name == "value" or a.name in _LIST_ATTRIBUTES for a in node.attribute
     )
-
-
-def bodies(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
-    """The bodies of an If, Loop or Scan, each with the name of its attribute."""
-    for found in node.attribute:
-        if found.type == onnx.AttributeProto.GRAPH:
-            yield found.name, found.g
-        yield from ((f"{found.name}{i}", body) for i, body in enumerate(found.graphs))
 
 
 def body_names(node: onnx.NodeProto) -> Iterator[str]:

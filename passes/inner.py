@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from .graph import bodies, node_id
+from .bodies import bodies
+from .graph import node_id
 
 
 @dataclass(frozen=True, eq=False)

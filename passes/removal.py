@@ -25,9 +25,10 @@ from onnx_shapprune.types import (
     Slot,
 )
 
+from .bodies import bodies
 from .folding import folded
 from .functions import belonging, flattened, folded_back
-from .graph import Graph, attribute, bodies, node_id
+from .graph import Graph, attribute, node_id
 from .shifts import as_dtype
 from .stored import forms
 from .weights import detached, fill, restore

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
 
 from onnx_shapprune.types import Dim, Shape
 
+from .bodies import nested
 from .weights import constant_tensor, is_reference
 
 _LARGE = 1024
@@ -40,21 +41,12 @@ def infer_shapes(
     skeleton = _skeleton(model, inputs or {})
     inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=data_prop)
     known = {info.name: _tensor_info(info) for info in model.graph.value_info}
-    for graph in _all_graphs(inferred.graph):
+    for graph in reversed(list(nested(inferred.graph))):
         known |= {info.name: _tensor_info(info) for info in _value_infos(graph)}
         known |= {t.name: TensorInfo(t.data_type, tuple(t.dims)) for t in graph.initializer}
     for info in model.graph.output:
         known[info.name] = _completed(known[info.name], _tensor_info(info))
     return known
-
-
-def _all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The bodies of all nodes, then the graph itself."""
-    for node in graph.node:
-        for found in node.attribute:
-            if found.type == onnx.AttributeProto.GRAPH:
-                yield from _all_graphs(found.g)
-    yield graph
 
 
 def contradiction(model: onnx.ModelProto) -> str:

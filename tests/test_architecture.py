@@ -18,7 +18,7 @@ RANKS = (
     # what everybody speaks
     "onnx_shapprune types errors calib_data passes",
     # where the bytes of a model are
-    "wire passes.weights",
+    "wire passes.weights passes.bodies",
     # alone with their subject
     "settings",
     "files weight_files images metrics progress command passes.shapes passes.functions "
